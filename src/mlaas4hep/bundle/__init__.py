@@ -1,0 +1,1 @@
+"""The artefact that training writes and inference reads."""

@@ -1,0 +1,1 @@
+"""Bundles to predictions: repository, server, client, predictor."""
