@@ -1,0 +1,273 @@
+"""Write a bundle: complete the graph, check it against the framework, then rename it into place.
+
+A bundle is written under a temporary name beside its target and renamed when it is whole, so nobody ever reads half
+of one. Before that the graph, as it lies on disk, predicts held-out events from their raw values, and must give what
+the framework gives from the scaled ones.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlaas4hep.bundle.archive import pack
+from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph, output_name
+from mlaas4hep.bundle.manifest import Manifest, Parity, file_sha256, installed_versions
+from mlaas4hep.bundle.session import open_session
+from mlaas4hep.errors import BundleError, ModelNameError
+from mlaas4hep.streaming.encoding import Encoding
+
+__all__ = ["ARCHIVE_SUFFIXES", "TOLERANCE", "BundleContent", "bundle_name", "write_bundle"]
+
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
+TOLERANCE = 1e-5
+RECORDED_PACKAGES = (
+    "mlaas4hep",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "torch",
+    "lightning",
+    "uproot",
+    "awkward",
+)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+FrameworkPredict = Callable[[npt.NDArray[np.float32], npt.NDArray[np.bool_]], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class BundleContent:
+    """What goes into a bundle, whatever framework it comes from.
+
+    Parameters
+    ----------
+    graph : bytes
+        The framework's ONNX graph, on scaled values (:func:`~mlaas4hep.bundle.graph.complete_graph` says its form).
+    output : Output
+        What that graph gives.
+    encoding : Encoding
+        Places and scaling of the features.
+    labels : tuple of str
+        Name of each column of the bundle's output: the classes, or the one name of a reconstruction error.
+    specs : mapping
+        Content of ``specs.json``.
+    framework : str
+        Name of the framework.
+    metrics, data, training : mapping
+        For the manifest; ``metrics`` also for ``metrics.json``.
+    description : str
+        One line for people, in ``params.json``.
+    files : mapping of str to bytes
+        Further files, as plots.
+    """
+
+    graph: bytes
+    output: Output
+    encoding: Encoding
+    labels: tuple[str, ...]
+    specs: Mapping[str, Any]
+    framework: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def bundle_name(target: Path) -> str:
+    """Return the model's name that a target stands for.
+
+    Raises
+    ------
+    ModelNameError
+        If no server would accept it.
+
+    Examples
+    --------
+    >>> bundle_name(Path("out/higgs.tar.gz")), bundle_name(Path("out/higgs.v2"))
+    ('higgs', 'higgs.v2')
+    """
+    name = target.name
+    for suffix in ARCHIVE_SUFFIXES:
+        name = name.removesuffix(suffix)
+    if not NAME.fullmatch(name):
+        raise ModelNameError(name)
+    return name
+
+
+def write_bundle(
+    target: Path,
+    content: BundleContent,
+    held_out: npt.NDArray[np.float32],
+    framework_predict: FrameworkPredict,
+    tolerance: float = TOLERANCE,
+) -> Manifest:
+    """Write a bundle, as an archive if the target ends in ``.tar.gz`` or ``.tgz`` and as a folder otherwise.
+
+    A bundle that is there already is replaced; anything else of that name is left alone.
+
+    Parameters
+    ----------
+    target : Path
+        Where it goes; missing folders above it are made. Its name is the model's name.
+    content : BundleContent
+        What goes in.
+    held_out : float32 array of shape ``[n, width]``
+        Raw values of events to compare on, NaN where absent; at least one event.
+    framework_predict : callable
+        Takes scaled values and mask, as :meth:`Encoding.scale_raw` gives them, and returns what the bundle must give:
+        float32 ``[n, columns]``.
+    tolerance : float
+        Largest difference that is accepted.
+
+    Returns
+    -------
+    Manifest
+        As it was written.
+
+    Raises
+    ------
+    BundleError
+        If the graph does not give the framework's numbers, cannot be executed, or the target is something else
+        already.
+    ModelNameError
+        If the target's name cannot be a model's name.
+    """
+    name = bundle_name(target)
+    archive = target.name.endswith(ARCHIVE_SUFFIXES)
+    _refuse_what_is_no_bundle(target, archive=archive)
+    names = "".join(f"{label}\n" for label in content.labels)
+    if tuple(names.splitlines()) != content.labels:
+        raise BundleError(target.name, f"a class name must be one line of text; the names are {content.labels}")
+    graph = complete_graph(content.graph, content.encoding, content.output, len(content.labels))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=target.parent) as temporary:
+        folder = Path(temporary) / name
+        folder.mkdir()
+        created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        files = {
+            "model.onnx": graph,
+            "labels.txt": names.encode(),
+            "params.json": _json(_params(name, content, created)),
+            "encoding.json": _json(content.encoding.to_dict()),
+            "specs.json": _json(content.specs),
+            "metrics.json": _json(content.metrics),
+            **content.files,
+        }
+        for file, data in files.items():
+            _write(folder / file, data)
+        parity = _compare(content, folder / "model.onnx", held_out, framework_predict, tolerance=tolerance)
+        manifest = Manifest(
+            name=name,
+            created=created,
+            framework=content.framework,
+            output=output_name(content.output),
+            labels=content.labels,
+            width=content.encoding.width,
+            parity=parity,
+            data=content.data,
+            training=content.training,
+            metrics=content.metrics,
+            versions=installed_versions(RECORDED_PACKAGES),
+            sha256={file: file_sha256(folder / file) for file in sorted(files)},
+        )
+        _write(folder / "manifest.json", _json(manifest.to_dict()))
+        if archive:
+            pack(folder, target)
+        else:
+            _sync(folder)
+            if target.exists():
+                target.rename(Path(temporary) / "replaced")
+            folder.rename(target)
+        _sync(target.parent)
+    return manifest
+
+
+def _params(name: str, content: BundleContent, created: str) -> dict[str, Any]:
+    """Return the parameters that TFaaS reads, under the names of today and of its older documentation."""
+    output = output_name(content.output)
+    return {
+        "name": name,
+        "model": "model.onnx",
+        "labels": "labels.txt",
+        "op": "",
+        "input_name": FEATURES,
+        "output_name": output,
+        "input_node": FEATURES,
+        "output_node": output,
+        "img_channels": 0,
+        "options": [],
+        "description": content.description,
+        "timestamp": created,
+        "inputNode": FEATURES,
+        "outputNode": output,
+        "imgChannels": 0,
+    }
+
+
+def _compare(
+    content: BundleContent,
+    model: Path,
+    held_out: npt.NDArray[np.float32],
+    framework_predict: FrameworkPredict,
+    *,
+    tolerance: float,
+) -> Parity:
+    """Compare the written graph with the framework."""
+    name = model.parent.name
+    if len(held_out) == 0:
+        raise BundleError(name, "there is no held-out event to compare graph and framework on")
+    expected = framework_predict(*content.encoding.scale_raw(held_out))
+    got = open_session(model).run(None, {FEATURES: held_out})[0]
+    if expected.shape != got.shape:
+        raise BundleError(name, f"the graph gives shape {got.shape}, the framework {expected.shape}")
+    differences = np.abs(expected - got) / np.maximum(1, np.abs(expected))
+    row, column = np.unravel_index(np.argmax(differences), differences.shape)  # argmax finds a NaN first
+    largest = float(differences[row, column])
+    if not largest <= tolerance:
+        raise BundleError(
+            name,
+            f"graph and {content.framework} differ by {largest:.2g}, more than {tolerance:g}: held-out event {row} has"
+            f" '{content.labels[column]}' {got[row, column]:.7g} and {expected[row, column]:.7g}",
+        )
+    return Parity(len(held_out), largest, tolerance)
+
+
+def _refuse_what_is_no_bundle(target: Path, *, archive: bool) -> None:
+    """Refuse to replace anything but a bundle of the same form, links included."""
+    if not os.path.lexists(target):
+        return
+    replaceable = target.is_file() if archive else (target / "manifest.json").is_file() and not target.is_symlink()
+    if not replaceable:
+        raise BundleError(str(target), "something else of that name is there; remove it or choose another name")
+
+
+def _json(value: object) -> bytes:
+    """Return strict JSON, in which no token is NaN."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
