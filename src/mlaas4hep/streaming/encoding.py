@@ -141,7 +141,9 @@ class Encoding:
             If it is of another version or layout, or a feature is not whole.
         """
         if (description.get("version"), description.get("layout")) != (1, "flat"):
-            raise ValueError(f"encoding must be version 1, layout 'flat'; got {description.get('version')!r}, {description.get('layout')!r}")
+            raise ValueError(
+                f"encoding must be version 1, layout 'flat'; got {description.get('version')!r}, {description.get('layout')!r}"
+            )
         features = tuple(
             Feature(str(f["branch"]), bool(f["jagged"]), int(f["width"]), float(f["shift"]), float(f["scale"]))
             for f in description["features"]

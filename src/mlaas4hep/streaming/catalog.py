@@ -1,0 +1,195 @@
+"""What there is: every file of a dataset, its events and its clusters, from metadata alone.
+
+One pass opens each file, checks that its branches are those of the first one, and notes where reading can begin without decompressing anything twice.
+No event is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlaas4hep.errors import BranchesDifferError, nearest_names, quoted
+from mlaas4hep.streaming.formats import ColumnType, Reader, open_reader
+
+__all__ = ["Catalog", "CatalogFile", "Run", "build_catalog"]
+
+
+@dataclass(frozen=True)
+class CatalogFile:
+    """One file of a dataset.
+
+    Parameters
+    ----------
+    path : str
+        Name by which it is opened.
+    uuid : str
+        What tells its content from any other file's.
+    entries : int
+        Number of its events that belong to the dataset.
+    clusters : int64 array
+        Entries at which reading may begin, with 0 first and ``entries`` last.
+    """
+
+    path: str
+    uuid: str
+    entries: int
+    clusters: npt.NDArray[np.int64]
+
+    def first(self, entries: int) -> CatalogFile:
+        """Return the file with only its first events."""
+        if entries >= self.entries:
+            return self
+        return replace(
+            self, entries=entries, clusters=np.append(self.clusters[self.clusters < entries], np.int64(entries))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The unit of reading: whole consecutive clusters of one file, ``start … stop - 1``."""
+
+    file: int
+    start: int
+    stop: int
+
+    @property
+    def events(self) -> int:
+        """Number of events."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All files of a dataset and the branches that are read from them.
+
+    Parameters
+    ----------
+    tree : str
+        Name of the tree.
+    files : tuple of CatalogFile
+        In the order in which they were named.
+    columns : mapping of str to ColumnType
+        Type of every branch that is read.
+    """
+
+    tree: str
+    files: tuple[CatalogFile, ...]
+    columns: Mapping[str, ColumnType]
+
+    @cached_property
+    def entries(self) -> int:
+        """Number of events of all files."""
+        return sum(file.entries for file in self.files)
+
+    def bytes_per_event(self, columns: Sequence[str] | None = None) -> float:
+        """Uncompressed bytes of an average event in some of the branches (all of them when not given)."""
+        return sum(self.columns[name].bytes_per_event for name in columns or self.columns) or 1.0
+
+    def first(self, events: int) -> Catalog:
+        """Return the catalogue with only about the first ``events`` events, from each file in proportion."""
+        if events >= self.entries:
+            return self
+        bounds = np.cumsum([0, *(file.entries for file in self.files)], dtype=np.int64)
+        shares = np.diff(bounds * events // self.entries)
+        return replace(
+            self, files=tuple(file.first(int(share)) for file, share in zip(self.files, shares, strict=True))
+        )
+
+    def runs(self, run_bytes: int, columns: Sequence[str] | None = None) -> list[Run]:
+        """Cut every file into runs of whole clusters, each of about so many uncompressed bytes.
+
+        Parameters
+        ----------
+        run_bytes : int
+            What a run should hold at most; a single larger cluster is a run of its own.
+        columns : sequence of str, optional
+            Branches that are read.
+        """
+        target = max(1, int(run_bytes / self.bytes_per_event(columns)))
+        runs: list[Run] = []
+        for index, file in enumerate(self.files):
+            start = 0
+            for boundary, following in zip(file.clusters[1:], [*file.clusters[2:], None], strict=True):
+                if following is None or following - start > target:
+                    if boundary > start:
+                        runs.append(Run(index, start, int(boundary)))
+                    start = int(boundary)
+        return runs
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return what identifies the files, as plain values for JSON."""
+        return [{"path": file.path, "uuid": file.uuid, "entries": file.entries} for file in self.files]
+
+
+def build_catalog(
+    files: Sequence[str],
+    tree: str,
+    columns: Sequence[str],
+    first: Reader,
+    progress: Callable[[int, int], None] | None = None,
+) -> Catalog:
+    """Make the catalogue of some files.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Paths or URLs.
+    tree : str
+        Name of the tree.
+    columns : sequence of str
+        Branches that will be read.
+    first : Reader
+        The first of the files, open; every other is compared with it.
+    progress : callable, optional
+        Called with the number of files done and of all.
+
+    Raises
+    ------
+    SourceError, TreeNotFoundError
+        If a file cannot be read or has no such tree.
+    BranchesDifferError
+        If a file lacks one of the branches or has it with another type.
+    """
+    described = [_describe(first, columns)]
+    sizes = {name: first.columns[name].bytes_per_event * first.entries for name in columns}
+    for done, path in enumerate(files[1:], start=2):
+        reader = open_reader(path, tree)
+        try:
+            _compare(reader, first, columns)
+            described.append(_describe(reader, columns))
+            for name in columns:
+                sizes[name] += reader.columns[name].bytes_per_event * reader.entries
+        finally:
+            reader.close()
+        if progress is not None:
+            progress(done, len(files))
+    entries = max(1, sum(file.entries for file in described))
+    types = {name: replace(first.columns[name], bytes_per_event=sizes[name] / entries) for name in columns}
+    return Catalog(tree, tuple(described), types)
+
+
+def _describe(reader: Reader, columns: Sequence[str]) -> CatalogFile:
+    return CatalogFile(reader.path, reader.uuid, reader.entries, reader.clusters(columns))
+
+
+def _compare(reader: Reader, first: Reader, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in reader.columns]
+    if missing:
+        nearest = nearest_names(missing[0], reader.columns) if len(missing) == 1 else ()
+        hint = f"; nearest: {quoted(nearest)}" if nearest else ""
+        raise BranchesDifferError(
+            reader.path, first.path, f"it has no branch {quoted(missing)}{hint}; leave out what not all files have"
+        )
+    for name in columns:
+        if not reader.columns[name].same_kind(first.columns[name]):
+            raise BranchesDifferError(
+                reader.path,
+                first.path,
+                f"branch '{name}' holds {reader.columns[name]} there and {first.columns[name]} in the first",
+            )

@@ -1,0 +1,296 @@
+"""ROOT files, local or remote: TTree and RNTuple, read with uproot.
+
+Every branch of numbers is read, one value or a list of values an event; strings, objects and nested lists are passed over and named. Reading is
+aligned to clusters by the caller, the file stays open between reads, and nothing is cached, since the stream needs each cluster once an epoch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+import uproot
+from uproot.interpretation.jagged import AsJagged
+from uproot.interpretation.numerical import AsDtype, Numerical
+
+from mlaas4hep.errors import MissingExtraError, MLaaS4HEPError, SourceError, TreeNotFoundError
+from mlaas4hep.streaming.formats.base import Column, ColumnType
+
+__all__ = ["RootReader"]
+
+TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+
+XROOTD_LIMITS = {
+    # The client's own defaults let a person wait for minutes: a dead server 480 s, a hung one for ever.
+    "XRD_CONNECTIONWINDOW": "3",
+    "XRD_CONNECTIONRETRY": "5",
+    "XRD_STREAMERRORWINDOW": "60",
+    "XRD_REQUESTTIMEOUT": "30",
+    "XRD_STREAMTIMEOUT": "10",
+    "XRD_TIMEOUTRESOLUTION": "1",
+}
+
+
+class RootReader:
+    """One open ROOT file and one of its trees.
+
+    Parameters
+    ----------
+    path : str
+        Local path or URL.
+    tree : str
+        Name of the TTree or RNTuple.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing, empty, truncated, out of reach, or not a ROOT file.
+    TreeNotFoundError
+        If it holds no such tree; the error names those that it holds.
+    """
+
+    def __init__(self, path: str, tree: str) -> None:
+        self.path = path
+        self._file = _open(path)
+        try:
+            self._source = _find_tree(self._file, path, tree)
+            self._layout: _TreeLayout | _NtupleLayout = (
+                _NtupleLayout(self._source) if "RNTuple" in self._source.classname else _TreeLayout(self._source)
+            )
+            self.entries = int(self._source.num_entries)
+        except MLaaS4HEPError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise SourceError(path, f"its tree '{tree}' cannot be understood: {_reason(error)}") from error
+        self.uuid = str(self._file.file.uuid)
+        self.columns: Mapping[str, ColumnType] = self._layout.columns
+        self.skipped: Mapping[str, str] = self._layout.skipped
+
+    def clusters(self, columns: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the entries at which every one of the branches begins a new piece, with 0 first and ``entries`` last."""
+        return self._layout.clusters(columns)
+
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
+        """Read the events ``start … stop - 1`` of some branches.
+
+        Raises
+        ------
+        SourceError
+            If the data are damaged or out of reach, or a branch does not hold the number of events that it should.
+        """
+        if start == stop or not columns:
+            return {name: _empty(self.columns[name]) for name in columns}
+        try:
+            read = self._layout.read(start, stop, columns)
+        except Exception as error:
+            raise SourceError(self.path, f"entries {start}–{stop - 1} cannot be read: {_reason(error)}") from error
+        for name, column in read.items():
+            events = len(column.content if column.offsets is None else column.offsets) - (column.offsets is not None)
+            if events != stop - start:
+                raise SourceError(
+                    self.path, f"branch '{name}' holds {events} of the {stop - start} events from entry {start}"
+                )
+        return read
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _TreeLayout:
+    """Branches of a TTree."""
+
+    def __init__(self, tree: Any) -> None:
+        self._tree = tree
+        self._branches: dict[str, Any] = {}
+        self.columns: dict[str, ColumnType] = {}
+        self.skipped: dict[str, str] = {}
+        for name, branch in tree.iteritems(recursive=True, full_paths=False):
+            if name in self._branches:
+                self.skipped[name] = "two branches of this name"
+                continue
+            kind = _tree_column(branch, int(tree.num_entries))
+            if isinstance(kind, ColumnType):
+                self._branches[name] = branch
+                self.columns[name] = kind
+            elif kind:
+                self.skipped[name] = kind
+
+    def clusters(self, columns: Sequence[str]) -> npt.NDArray[np.int64]:
+        common: set[int] | None = None
+        for name in columns:
+            starts = self._branches[name].entry_offsets
+            common = set(starts) if common is None else common.intersection(starts)
+        return np.array(sorted((common or set()) | {0, self._tree.num_entries}), np.int64)
+
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
+        names = {id(self._branches[name]): name for name in columns}
+        arrays = self._tree.arrays(
+            filter_branch=lambda branch: id(branch) in names,
+            entry_start=start,
+            entry_stop=stop,
+            array_cache=None,
+            library="ak",
+            how=dict,
+        )
+        by_name = {
+            key.rpartition("/")[2]: array for key, array in arrays.items()
+        }  # a branch inside another comes with its path
+        return {name: _column(by_name[name]) for name in columns}
+
+
+class _NtupleLayout:
+    """Fields of an RNTuple."""
+
+    def __init__(self, ntuple: Any) -> None:
+        self._ntuple = ntuple
+        self.columns: dict[str, ColumnType] = {}
+        self.skipped: dict[str, str] = {}
+        form = ntuple.to_akform()[0]
+        for name, content in zip(form.fields, form.contents, strict=True):
+            kind = _form_column(content)
+            if isinstance(kind, ColumnType):
+                self.columns[name] = kind
+            else:
+                self.skipped[name] = kind
+
+    def clusters(self, columns: Sequence[str]) -> npt.NDArray[np.int64]:
+        starts = [int(summary.num_first_entry) for summary in self._ntuple.cluster_summaries]
+        return np.array(sorted({0, *starts, int(self._ntuple.num_entries)}), np.int64)
+
+    def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
+        arrays = self._ntuple.arrays(filter_name=list(columns), entry_start=start, entry_stop=stop, array_cache=None)
+        return {name: _column(arrays[name]) for name in columns}
+
+
+def _open(path: str) -> Any:
+    remote = "://" in path
+    options: dict[str, Any] = {}
+    if remote:
+        if path.startswith(("root://", "xroot://", "roots://")):
+            for variable, value in XROOTD_LIMITS.items():
+                os.environ.setdefault(variable, value)
+            try:
+                import fsspec_xrootd  # noqa: F401
+                import XRootD.client  # noqa: F401
+            except ImportError as error:
+                raise MissingExtraError("The XRootD client", "xrootd") from error
+    else:
+        _check_local(path)
+        options["handler"] = uproot.source.file.MultithreadedFileSource
+    try:
+        # {path: None} keeps uproot from reading an object name into a colon of the path.
+        return uproot.open({path: None}, object_cache=None, array_cache=None, **options)
+    except Exception as error:
+        raise SourceError(path, f"it cannot be opened as a ROOT file: {_reason(error)}") from error
+
+
+def _check_local(path: str) -> None:
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            magic = stream.read(4)
+    except FileNotFoundError:
+        raise SourceError(path, "no such file") from None
+    except IsADirectoryError:
+        raise SourceError(path, "is a folder, not a file") from None
+    except OSError as error:
+        raise SourceError(path, f"cannot be read: {error.strerror}") from error
+    if not magic:
+        raise SourceError(path, "the file is empty")
+    if magic != b"root":
+        raise SourceError(path, f"is not a ROOT file: it begins with {magic!r}, not b'root'")
+
+
+def _find_tree(file: Any, path: str, tree: str) -> Any:
+    classes = {name.partition(";")[0]: kind for name, kind in file.classnames(recursive=True).items()}
+    trees = [name for name, kind in classes.items() if kind in TREE_CLASSES]
+    if tree not in trees:
+        raise TreeNotFoundError(tree, path, trees)
+    return file[tree]
+
+
+def _tree_column(branch: Any, entries: int) -> ColumnType | str | None:
+    """Return the type of a branch's column, or why it has none, or None where the branch only holds others."""
+    if len(branch.branches) and branch.num_baskets == 0:
+        return None
+    interpretation = branch.interpretation
+    size = branch.uncompressed_bytes / max(entries, 1)
+    if isinstance(interpretation, AsJagged):
+        content, jagged = interpretation.content, True
+    else:
+        content, jagged = interpretation, False
+    if not isinstance(content, Numerical):
+        return f"holds {branch.typename or 'objects'}, not numbers"
+    dtype, shape = _scalar(content)
+    if dtype.kind not in "biuf":
+        return f"holds {branch.typename}, not numbers"
+    if shape:
+        if jagged or len(shape) > 1:
+            return f"holds {branch.typename}: lists of lists"
+        jagged = True
+    return ColumnType(dtype, jagged, size)
+
+
+def _scalar(content: Numerical) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    to_dtype = content.to_dtype if isinstance(content, AsDtype) else np.dtype(content.to_dtype)
+    base, shape = (to_dtype.base, to_dtype.shape) if to_dtype.subdtype else (to_dtype, ())
+    return base.newbyteorder("="), tuple(int(length) for length in shape)
+
+
+def _form_column(form: Any) -> ColumnType | str:
+    """Return the type of an RNTuple field's column, or why it has none."""
+    jagged = False
+    if isinstance(form, ak.forms.ListOffsetForm) and form.parameter("__array__") not in ("string", "bytestring"):
+        form, jagged = form.content, True
+    elif isinstance(form, ak.forms.RegularForm):
+        form, jagged = form.content, True
+    if isinstance(form, ak.forms.NumpyForm) and not form.inner_shape:
+        dtype = np.dtype(form.primitive)
+        if dtype.kind in "biuf":
+            # Pages tell no size a field cheaply; four values a list is a fair guess for objects of an event.
+            return ColumnType(dtype, jagged, dtype.itemsize * (4.0 if jagged else 1.0))
+    if isinstance(form, ak.forms.RecordForm):
+        return f"holds objects with {len(form.fields)} members, not numbers"
+    if isinstance(form, ak.forms.ListOffsetForm) and form.parameter("__array__") not in ("string", "bytestring"):
+        return "holds lists of lists"
+    return "holds strings or objects, not numbers"
+
+
+def _column(array: ak.Array) -> Column:
+    """Take content and offsets out of an awkward array of numbers, without copying where it is contiguous."""
+    layout = array.layout
+    if isinstance(layout, ak.contents.NumpyArray) and layout.data.ndim == 1:
+        return Column(_native(layout.data), None)
+    if isinstance(layout, ak.contents.NumpyArray):
+        events, length = layout.data.shape
+        return Column(_native(layout.data).reshape(-1), np.arange(events + 1, dtype=np.int64) * length)
+    if not (isinstance(layout, ak.contents.ListOffsetArray) and isinstance(layout.content, ak.contents.NumpyArray)):
+        layout = ak.to_packed(ak.from_regular(array)).layout
+        if isinstance(layout, ak.contents.NumpyArray):
+            return Column(_native(layout.data), None)
+    offsets = np.asarray(layout.offsets.data).astype(np.int64, copy=False)
+    content = layout.content.data[offsets[0] : offsets[-1]]
+    return Column(_native(content), offsets - offsets[0] if offsets[0] else offsets)
+
+
+def _native(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+
+
+def _empty(kind: ColumnType) -> Column:
+    return Column(np.empty(0, kind.dtype), np.zeros(1, np.int64) if kind.jagged else None)
+
+
+def _reason(error: BaseException) -> str:
+    """First line of an error's text: uproot's go on for a screen."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    return first if len(first) <= 200 else first[:197] + "…"

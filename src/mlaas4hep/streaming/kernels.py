@@ -1,0 +1,219 @@
+"""The compiled inner loops: one pass over the values, no Python object an event, the interpreter's lock released.
+
+Each has a slow twin in the tests that says the same per event, and hypothesis compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["STATISTICS", "encode_rows", "raw_rows", "summarise"]
+
+STATISTICS = 6
+"""Length of what :func:`summarise` fills: finite values, smallest, largest, mean, sum of squared deviations, values that are not finite."""
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+Boolean = npt.NDArray[np.bool_]
+
+
+@numba.njit(nogil=True, cache=True)
+def summarise(
+    content: npt.NDArray[Any],
+    offsets: Int64,
+    chosen: Boolean,
+    everything: npt.NDArray[np.float64],
+    selected: npt.NDArray[np.float64],
+) -> int:
+    """Sum up the values of one branch, for all events and for the chosen ones.
+
+    Parameters
+    ----------
+    content : number array of shape ``[values]``
+    offsets : int64 array of shape ``[events + 1]``
+        Event ``i`` holds ``content[offsets[i]:offsets[i + 1]]``.
+    chosen : bool array of shape ``[events]``
+    everything, selected : float64 array of shape ``[STATISTICS]``
+        Filled with count, minimum, maximum, mean, sum of squared deviations from the mean, and number of values that are not finite. Minimum is +inf
+        and maximum -inf where there is no finite value.
+
+    Returns
+    -------
+    int
+        Length of the longest of the chosen events.
+    """
+    widest = 0
+    count = 0
+    low, high = np.inf, -np.inf
+    total = 0.0
+    bad = 0
+    count_chosen = 0
+    low_chosen, high_chosen = np.inf, -np.inf
+    total_chosen = 0.0
+    bad_chosen = 0
+    for event in range(chosen.size):
+        start, stop = offsets[event], offsets[event + 1]
+        if chosen[event] and stop - start > widest:
+            widest = stop - start
+        for position in range(start, stop):
+            value = np.float64(content[position])
+            if not np.isfinite(value):
+                bad += 1
+                bad_chosen += chosen[event]
+                continue
+            count += 1
+            total += value
+            low = min(low, value)
+            high = max(high, value)
+            if chosen[event]:
+                count_chosen += 1
+                total_chosen += value
+                low_chosen = min(low_chosen, value)
+                high_chosen = max(high_chosen, value)
+    mean = total / count if count else 0.0
+    mean_chosen = total_chosen / count_chosen if count_chosen else 0.0
+    # The second pass keeps the variance exact where the mean is large against the spread; the block is in the cache still.
+    squares = 0.0
+    squares_chosen = 0.0
+    for event in range(chosen.size):
+        for position in range(offsets[event], offsets[event + 1]):
+            value = np.float64(content[position])
+            if not np.isfinite(value):
+                continue
+            squares += (value - mean) * (value - mean)
+            if chosen[event]:
+                squares_chosen += (value - mean_chosen) * (value - mean_chosen)
+    everything[0], everything[1], everything[2] = count, low, high
+    everything[3], everything[4], everything[5] = mean, squares, bad
+    selected[0], selected[1], selected[2] = count_chosen, low_chosen, high_chosen
+    selected[3], selected[4], selected[5] = mean_chosen, squares_chosen, bad_chosen
+    return widest
+
+
+@numba.njit(nogil=True, cache=True)
+def encode_rows(
+    content: Float32,
+    starts: Int64,
+    offsets: Int64,
+    offsets_of: Int64,
+    first_place: Int64,
+    width: Int64,
+    shift: Float32,
+    scale: Float32,
+    rows: Int64,
+    destinations: Int64,
+    x: Float32,
+    mask: npt.NDArray[np.uint8],
+) -> int:
+    """Select events, scale, pad and mask them in one pass, each into its row of a block.
+
+    Parameters
+    ----------
+    content : float32 array of shape ``[values]``
+        Values of all features, one feature after the other.
+    starts : int64 array of shape ``[features]``
+        Where each feature's values begin in ``content``.
+    offsets : int64 array of shape ``[lists, events + 1]``
+        Boundaries of the events, shared by the features that have the same.
+    offsets_of : int64 array of shape ``[features]``
+        Row of ``offsets`` for each feature; -1 for a flat one.
+    first_place, width : int64 array of shape ``[features]``
+        First place and number of places of each feature.
+    shift, scale : float32 array of shape ``[features]``
+        The scaled value is ``(value - shift) * scale``.
+    rows : int64 array of shape ``[n]``
+        Events to take.
+    destinations : int64 array of shape ``[n]``
+        Row of the block that each goes to.
+    x : float32 array of shape ``[block, places]``
+        Filled with scaled values, 0 where absent.
+    mask : uint8 array of shape ``[block, places]``
+        Filled with 1 where absent, 0 where there is a value.
+
+    Returns
+    -------
+    int
+        Number of values that were cut off because an event held more than the feature has places.
+    """
+    cut = 0
+    zero = np.float32(0)
+    for index in range(rows.size):
+        row = rows[index]
+        to_x = x[destinations[index]]
+        to_mask = mask[destinations[index]]
+        for feature in range(starts.size):
+            place = first_place[feature]
+            minus = shift[feature]
+            times = scale[feature]
+            which = offsets_of[feature]
+            if which < 0:
+                value = content[starts[feature] + row]
+                finite = np.isfinite(value)
+                to_x[place] = (value - minus) * times if finite else zero
+                to_mask[place] = not finite
+                continue
+            begin = starts[feature] + offsets[which, row]
+            count = offsets[which, row + 1] - offsets[which, row]
+            places = width[feature]
+            if count > places:
+                cut += count - places
+                count = places
+            for position in range(count):
+                value = content[begin + position]
+                finite = np.isfinite(value)
+                to_x[place + position] = (value - minus) * times if finite else zero
+                to_mask[place + position] = not finite
+            for position in range(count, places):
+                to_x[place + position] = zero
+                to_mask[place + position] = 1
+    return cut
+
+
+@numba.njit(nogil=True, cache=True)
+def raw_rows(
+    content: Float32,
+    starts: Int64,
+    offsets: Int64,
+    offsets_of: Int64,
+    first_place: Int64,
+    width: Int64,
+    first_row: int,
+    raw: Float32,
+) -> int:
+    """Pad every event's raw values into its row of a block, NaN where absent.
+
+    Parameters are those of :func:`encode_rows`; ``first_row`` is the event that goes to the first row of ``raw``, float32 ``[events, places]``.
+
+    Returns
+    -------
+    int
+        Number of values that were cut off.
+    """
+    cut = 0
+    absent = np.float32(np.nan)
+    for index in range(raw.shape[0]):
+        row = first_row + index
+        to_raw = raw[index]
+        for feature in range(starts.size):
+            place = first_place[feature]
+            which = offsets_of[feature]
+            if which < 0:
+                value = content[starts[feature] + row]
+                to_raw[place] = value if np.isfinite(value) else absent
+                continue
+            begin = starts[feature] + offsets[which, row]
+            count = offsets[which, row + 1] - offsets[which, row]
+            places = width[feature]
+            if count > places:
+                cut += count - places
+                count = places
+            for position in range(count):
+                value = content[begin + position]
+                to_raw[place + position] = value if np.isfinite(value) else absent
+            for position in range(count, places):
+                to_raw[place + position] = absent
+    return cut

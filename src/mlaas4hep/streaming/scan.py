@@ -1,0 +1,100 @@
+"""The pass over all events that makes the specs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlaas4hep.streaming.catalog import Catalog
+from mlaas4hep.streaming.identity import Identity
+from mlaas4hep.streaming.labels import Labels
+from mlaas4hep.streaming.reading import read_ahead
+from mlaas4hep.streaming.specs import Specs
+from mlaas4hep.streaming.splitting import FOLDS
+from mlaas4hep.streaming.statistics import BranchStatistics, summarise_column
+
+__all__ = ["RUN_BYTES", "Progress", "count_folds", "label_values", "scan_specs"]
+
+RUN_BYTES = 16 * 2**20
+"""Bytes that are read at a time: enough that the cost of a call does not show, small against any memory."""
+
+QUEUE_BYTES = 2 * RUN_BYTES
+
+Progress = Callable[[int, int], None]
+"""Called with the number of events done and of all."""
+
+
+def scan_specs(
+    catalog: Catalog,
+    features: Sequence[str],
+    identity: Identity,
+    source: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Specs:
+    """Read every event once and return the specs of its features.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    features : sequence of str
+        Branches to describe.
+    identity : Identity
+        Tells which events are for training.
+    source : mapping
+        What the specs are of; kept in them.
+    progress : callable, optional
+        Called with the number of events done and of all, after each run.
+    """
+    everything = dict.fromkeys(features, BranchStatistics())
+    training = dict.fromkeys(features, BranchStatistics())
+    train_events = 0
+    done = 0
+    columns = [*features, *identity.identifiers]
+    with read_ahead(catalog, catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES) as following:
+        while (loaded := following()) is not None:
+            run, values = loaded
+            chosen = identity.folds(run, values) == FOLDS.index("train")
+            train_events += int(chosen.sum())
+            flat_offsets = np.arange(run.events + 1)
+            for name in features:
+                of_all, of_chosen = summarise_column(values[name], run.events, chosen, flat_offsets)
+                everything[name] += of_all
+                training[name] += of_chosen
+            done += run.events
+            if progress is not None:
+                progress(done, catalog.entries)
+    jagged = [name for name in features if catalog.columns[name].jagged]
+    events = {file.path: file.entries for file in catalog.files}
+    return Specs.of(everything, training, jagged, events, train_events, source)
+
+
+def count_folds(catalog: Catalog, labels: Labels, identity: Identity) -> npt.NDArray[np.int64]:
+    """Count the events of each fold and class; reads identifiers and labels only.
+
+    Returns
+    -------
+    int64 array of shape ``[folds, classes]``
+        In the order of :data:`~mlaas4hep.streaming.splitting.FOLDS` and of the labels' classes; one column when there are no labels.
+    """
+    counts = np.zeros((len(FOLDS), max(1, len(labels.classes))), np.int64)
+    columns = [
+        *identity.identifiers,
+        *([] if labels.branch is None or labels.branch in identity.identifiers else [labels.branch]),
+    ]
+    with read_ahead(catalog, catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES) as following:
+        while (loaded := following()) is not None:
+            run, values = loaded
+            np.add.at(counts, (identity.folds(run, values), labels.of_events(run.file, run.events, values)), 1)
+    return counts
+
+
+def label_values(catalog: Catalog, branch: str) -> npt.NDArray[Any]:
+    """Return the different values of a flat branch, sorted."""
+    found: npt.NDArray[Any] = np.empty(0, catalog.columns[branch].dtype)
+    with read_ahead(catalog, catalog.runs(RUN_BYTES, [branch]), [branch], QUEUE_BYTES) as following:
+        while (loaded := following()) is not None:
+            found = np.union1d(found, loaded[1][branch].content)
+    return found

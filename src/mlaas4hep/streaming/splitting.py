@@ -1,0 +1,161 @@
+"""Split events into folds by identity.
+
+The same event is always in the same fold, whatever the order of files, the chunking or the number of workers, because its fold depends on nothing but
+its identifiers: run, luminosity section and event number, or the file's uuid and the entry where there are no such. Everything that learns from data
+(specs, weights, models) reads training events only.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mlaas4hep.errors import SettingError
+
+__all__ = ["FOLDS", "HASH_VERSION", "Fold", "Split", "entry_identity", "event_identity"]
+
+Fold = Literal["train", "validation", "test"]
+FOLDS: tuple[Fold, ...] = get_args(Fold)
+
+HASH_VERSION = 1
+"""Number of the hash below; recorded wherever a fold must be found again."""
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How events are divided into test, validation and training.
+
+    Parameters
+    ----------
+    test : float
+        Fraction of all events that is evaluated once, at the end; in ``[0, 1)``.
+    validation : float
+        Fraction of all events, cut from the training side, that stops the training and chooses the epoch; ``test + validation < 1``.
+    salt : int
+        Another salt gives another, independent division.
+
+    Examples
+    --------
+    >>> Split(test=0.25, validation=0.25).assign(np.array([0, 2**62, 2**63, 2**64 - 1], np.uint64))
+    array([2, 1, 0, 0], dtype=uint8)
+    """
+
+    test: float = 0.2
+    validation: float = 0.1
+    salt: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("split.test", self.test), ("split.validation", self.validation)):
+            if not (isinstance(value, (int, float)) and 0 <= value < 1):
+                raise SettingError(name, "a number in [0, 1)", value)
+        if self.test + self.validation >= 1:
+            raise SettingError(
+                "split.test + split.validation",
+                "less than 1, or nothing is left to train on",
+                self.test + self.validation,
+            )
+
+    def assign(self, identity: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+        """Return each event's fold.
+
+        Parameters
+        ----------
+        identity : uint64 array of shape ``[n]``
+            From :func:`event_identity` or :func:`entry_identity`.
+
+        Returns
+        -------
+        uint8 array of shape ``[n]``
+            Index into :data:`FOLDS`: 0 train, 1 validation, 2 test.
+        """
+        test = _bound(self.test)
+        validation = _bound(self.test + self.validation)
+        folds = np.zeros(len(identity), np.uint8)
+        folds[identity < validation] = 1
+        folds[identity < test] = 2
+        return folds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, with the version of the hash, as plain values for JSON."""
+        return asdict(self) | {"hash_version": HASH_VERSION}
+
+
+def event_identity(identifiers: Sequence[npt.NDArray[Any]], salt: int = 0) -> npt.NDArray[np.uint64]:
+    """Hash events' identifiers to numbers that are spread evenly over 64 bits.
+
+    Parameters
+    ----------
+    identifiers : sequence of integer arrays of shape ``[n]``
+        For each identifier its values; the order of the identifiers counts.
+    salt : int
+        Another salt gives independent numbers.
+
+    Returns
+    -------
+    uint64 array of shape ``[n]``
+
+    References
+    ----------
+    The mixing is the finaliser of SplitMix64: G. Steele et al., OOPSLA 2014, https://doi.org/10.1145/2714064.2660195.
+
+    Examples
+    --------
+    >>> event_identity([np.array([1, 1]), np.array([7, 8])])
+    array([15956471189214892498, 14443208226310622391], dtype=uint64)
+    """
+    state = np.full(len(identifiers[0]), _mix_scalar(salt), np.uint64)
+    for values in identifiers:
+        state ^= values.astype(np.int64).view(np.uint64) if values.dtype.kind in "ib" else values.astype(np.uint64)
+        _mix(state)
+    return state
+
+
+def entry_identity(file_uuid: str, entries: npt.NDArray[np.int64], salt: int = 0) -> npt.NDArray[np.uint64]:
+    """Hash the file's uuid and the entry, where events have no identifiers.
+
+    Parameters
+    ----------
+    file_uuid : str
+        Of the file; any text will do where a format has no uuid.
+    entries : int64 array of shape ``[n]``
+        Positions of the events in their file.
+    salt : int
+        Another salt gives independent numbers.
+
+    Returns
+    -------
+    uint64 array of shape ``[n]``
+    """
+    try:
+        number = uuid.UUID(file_uuid).int
+    except ValueError:
+        number = uuid.uuid5(uuid.NAMESPACE_URL, file_uuid).int
+    halves = [np.full(len(entries), part, np.uint64) for part in (number >> 64, number & (2**64 - 1))]
+    return event_identity([*halves, entries], salt)
+
+
+def _bound(fraction: float) -> np.uint64:
+    return np.uint64(min(int(fraction * 2**64), 2**64 - 1))
+
+
+def _mix(state: npt.NDArray[np.uint64]) -> None:
+    """Mix each number in place; a bijection in which every bit depends on every other."""
+    state += _GOLDEN
+    for shift, multiplier in zip((30, 27), _MULTIPLIERS, strict=True):
+        state ^= state >> np.uint64(shift)
+        state *= multiplier
+    state ^= state >> np.uint64(31)
+
+
+def _mix_scalar(number: int) -> np.uint64:
+    state = np.array([number % 2**64], np.uint64)
+    _mix(state)
+    return np.uint64(state[0])

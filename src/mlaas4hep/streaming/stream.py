@@ -1,0 +1,292 @@
+"""The stream: a dataset as shuffled batches of tensors, every event of the fold once an epoch.
+
+One thread reads runs of clusters, another encodes them, and the consumer takes batches; what lies between them is bounded in bytes. The encoding thread
+writes the events of a pool straight into their shuffled rows of one block, so that a batch is a view and shuffling costs no copy. The order follows
+from seed and epoch alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlaas4hep.errors import SettingError
+from mlaas4hep.streaming.block import EventBlock, KernelPlan, pack
+from mlaas4hep.streaming.bounded_queue import BoundedQueue, QueueClosedError
+from mlaas4hep.streaming.catalog import Catalog, Run
+from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.identity import Identity
+from mlaas4hep.streaming.labels import Labels
+from mlaas4hep.streaming.reading import Loaded, read_ahead
+from mlaas4hep.streaming.schedule import Piece, plan_pools
+from mlaas4hep.streaming.splitting import FOLDS, Fold
+
+__all__ = ["Batch", "EventStream", "StreamSettings"]
+
+Floats = npt.NDArray[np.float32]
+
+
+class Batch(NamedTuple):
+    """Some events, encoded.
+
+    Attributes
+    ----------
+    x : float32 array of shape ``[n, width]``
+        Scaled values, 0 where absent.
+    mask : bool array of shape ``[n, width]``
+        True where absent.
+    y : int64 array of shape ``[n]``
+        Class index; 0 when there are no labels.
+    weight : float32 array of shape ``[n]``
+    id : structured array of shape ``[n]``
+        ``file``, ``entry`` and the identifiers.
+    """
+
+    x: Floats
+    mask: npt.NDArray[np.bool_]
+    y: npt.NDArray[np.int64]
+    weight: Floats
+    id: npt.NDArray[np.void]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSettings:
+    """How a dataset is streamed.
+
+    Parameters
+    ----------
+    fold : {"train", "validation", "test"} or None
+        Which events; None for all.
+    batch_size : int
+        Events of a batch; the last one of an epoch may be smaller.
+    shuffle : bool
+        Whether the order is random; else it is the files' order and the entries'.
+    seed : int
+        What the order follows from.
+    drop_last : bool
+        Whether a last, smaller batch is left out.
+    pool_bytes : int
+        Size of the block of encoded events within which events are shuffled. About three such blocks are in memory at a time.
+    run_bytes : int
+        Uncompressed bytes that are read at a time.
+    """
+
+    fold: Fold | None = None
+    batch_size: int = 512
+    shuffle: bool = True
+    seed: int = 0
+    drop_last: bool = False
+    pool_bytes: int = 64 * 2**20
+    run_bytes: int = 16 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.fold is not None and self.fold not in FOLDS:
+            raise SettingError("fold", f"one of {', '.join(FOLDS)}, or None for all events", self.fold)
+        for name in ("batch_size", "pool_bytes", "run_bytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise SettingError(name, "an integer ≥ 1", value)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise SettingError("seed", "an integer ≥ 0", self.seed)
+
+
+class EventStream:
+    """Batches of a dataset; each iteration is one epoch, and the next one has another order.
+
+    Batches are views into blocks that are used again once nothing refers to them any more: keep a batch as long as you like.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    encoding : Encoding
+    identity : Identity
+    labels : Labels
+    settings : StreamSettings
+
+    Attributes
+    ----------
+    epoch : int
+        Number of the next epoch.
+    cut_values : int
+        Values that the epochs so far left out because an event held more than its feature has places.
+    """
+
+    def __init__(
+        self, catalog: Catalog, encoding: Encoding, identity: Identity, labels: Labels, settings: StreamSettings
+    ) -> None:
+        self.catalog = catalog
+        self.encoding = encoding
+        self.settings = settings
+        self.epoch = 0
+        self.cut_values = 0
+        self._identity = identity
+        self._labels = labels
+        self._plan = KernelPlan(encoding)
+        label = () if labels.branch is None or labels.branch in identity.identifiers else (labels.branch,)
+        self._columns = (*encoding.branches, *identity.identifiers, *label)
+        self._runs = catalog.runs(settings.run_bytes, self._columns)
+        bytes_per_event = encoding.width * 5 + 12 + identity.dtype.itemsize
+        self._pool_events = max(settings.batch_size, settings.pool_bytes // bytes_per_event)
+        self._blocks = _BlockStore(encoding.width, identity.dtype)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = self.epoch
+        self.epoch += 1
+        return self._epoch(epoch)
+
+    def _epoch(self, epoch: int) -> Iterator[Batch]:
+        groups = self._labels.by_file or (0,) * len(self.catalog.files)
+        pools = plan_pools(self._runs, groups, self._pool_events, self._generator(epoch, 0))
+        order = list(dict.fromkeys(piece.run for pool in pools for piece in pool))
+        pool_bytes = self._pool_events * (self.encoding.width * 5)
+        queue: BoundedQueue[Batch] = BoundedQueue(pool_bytes)
+
+        def encode() -> None:
+            try:
+                runs = (self._runs[index] for index in order)
+                with read_ahead(self.catalog, runs, self._columns, max(4 * self.settings.run_bytes, 1)) as following:
+                    for block in self._encoded_pools(pools, following, epoch):
+                        queue.put(block, block.x.nbytes + block.mask.nbytes)
+                queue.finish()
+            except QueueClosedError:
+                pass
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the thread that waits
+                queue.finish(error)
+
+        thread = threading.Thread(target=encode, name="mlaas4hep-encode", daemon=True)
+        thread.start()
+        try:
+            size = self.settings.batch_size
+            while (block := queue.get()) is not None:
+                for start in range(0, len(block.x), size):
+                    yield Batch(*(array[start : start + size] for array in block))
+                del block
+        finally:
+            queue.close()
+            thread.join()
+
+    def _encoded_pools(
+        self, pools: list[list[Piece]], following: Callable[[], Loaded | None], epoch: int
+    ) -> Iterator[Batch]:
+        """Give each pool's events, encoded and in their final order, as many as make whole batches."""
+        size = self.settings.batch_size
+        held: dict[int, _LoadedRun] = {}
+        kept: Batch | None = None
+        for number, pool in enumerate(pools):
+            chosen: list[tuple[_LoadedRun, npt.NDArray[np.int64]]] = []
+            for piece in pool:
+                if piece.run not in held:
+                    loaded = following()
+                    if loaded is None:
+                        raise RuntimeError("the reading thread gave fewer runs than were planned")
+                    held[piece.run] = self._load(*loaded)
+                run = held.pop(piece.run) if piece.last else held[piece.run]
+                chosen.append((run, self._rows(run, piece, epoch)))
+            events = sum(len(rows) for _, rows in chosen)
+            before = 0 if kept is None else len(kept.x)
+            block = self._blocks.take(before + events)
+            if kept is not None:
+                for array, old in zip(block, kept, strict=True):
+                    array[:before] = old
+            self._fill(block, chosen, before, self._generator(epoch, 2, number))
+            kept = None
+            last = number == len(pools) - 1
+            whole = len(block.x) if last and not self.settings.drop_last else len(block.x) // size * size
+            if whole < len(block.x) and not last:
+                kept = Batch(*(array[whole:] for array in block))
+            if whole:
+                yield Batch(*(array[:whole] for array in block))
+
+    def _fill(
+        self,
+        block: Batch,
+        chosen: list[tuple[_LoadedRun, npt.NDArray[np.int64]]],
+        before: int,
+        generator: np.random.Generator | None,
+    ) -> None:
+        """Write the chosen rows of some runs into a block from row ``before`` on, shuffled by the generator."""
+        events = len(block.x) - before
+        destinations = np.arange(events) if generator is None else generator.permutation(events)
+        destinations += before
+        start = 0
+        for run, rows in chosen:
+            to = destinations[start : start + len(rows)]
+            self.cut_values += run.block.encode(self._plan, rows, to, block.x, block.mask)
+            block.y[to] = run.labels[rows]
+            block.weight[to] = 1.0
+            block.id[to] = run.records[rows]
+            start += len(rows)
+
+    def _load(self, run: Run, columns: dict[str, Any]) -> _LoadedRun:
+        chosen = None
+        if self.settings.fold is not None:
+            chosen = self._identity.folds(run, columns) == FOLDS.index(self.settings.fold)
+        return _LoadedRun(
+            run,
+            pack(columns, self.encoding, run.events),
+            self._labels.of_events(run.file, run.events, columns),
+            self._identity.records(run, columns),
+            chosen,
+        )
+
+    def _rows(self, loaded: _LoadedRun, piece: Piece, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the events of a piece that belong to the fold, in the entries' order."""
+        events = loaded.run.events
+        generator = self._generator(epoch, 1, piece.run)
+        if generator is None or piece.stop - piece.start == events:
+            rows = np.arange(piece.start, piece.stop)
+        else:
+            rows = np.sort(generator.permutation(events)[piece.start : piece.stop])
+        return rows if loaded.chosen is None else rows[loaded.chosen[rows]]
+
+    def _generator(self, epoch: int, *purpose: int) -> np.random.Generator | None:
+        if not self.settings.shuffle:
+            return None
+        return np.random.default_rng(np.random.SeedSequence((self.settings.seed, epoch, *purpose)))
+
+
+@dataclass(frozen=True)
+class _LoadedRun:
+    """A run of clusters in memory, and which of its events belong to the fold (None for all)."""
+
+    run: Run
+    block: EventBlock
+    labels: npt.NDArray[np.int64]
+    records: npt.NDArray[np.void]
+    chosen: npt.NDArray[np.bool_] | None
+
+
+class _BlockStore:
+    """Blocks for encoded events; one is used again when no batch refers to it, since fresh memory costs more than filling it."""
+
+    def __init__(self, width: int, id_dtype: np.dtype[Any]) -> None:
+        self._width = width
+        self._id_dtype = id_dtype
+        self._blocks: list[tuple[npt.NDArray[Any], ...]] = []
+
+    def take(self, events: int) -> Batch:
+        for index, arrays in enumerate(self._blocks):
+            # An array in use is referred to by its views; one at rest by this tuple, the name `array` and the call alone.
+            if len(arrays[0]) >= events and all(sys.getrefcount(array) <= 3 for array in arrays):
+                return Batch(*(array[:events] for array in arrays))
+            if len(arrays[0]) < events and all(sys.getrefcount(array) <= 3 for array in arrays):
+                self._blocks[index] = self._new(events)
+                return Batch(*(array[:events] for array in self._blocks[index]))
+        self._blocks.append(self._new(events))
+        return Batch(*(array[:events] for array in self._blocks[-1]))
+
+    def _new(self, events: int) -> tuple[npt.NDArray[Any], ...]:
+        shapes: tuple[tuple[tuple[int, ...], Any], ...] = (
+            ((events, self._width), np.float32),
+            ((events, self._width), np.bool_),
+            ((events,), np.int64),
+            ((events,), np.float32),
+            ((events,), self._id_dtype),
+        )
+        return tuple(np.empty(shape, dtype) for shape, dtype in shapes)
