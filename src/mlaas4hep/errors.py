@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 __all__ = [
     "AnswerError",
     "ArchiveError",
+    "ArchiveTooLargeError",
     "BranchNotFoundError",
     "BranchTypeError",
     "BranchesDifferError",
@@ -23,6 +24,7 @@ __all__ = [
     "ModelFileError",
     "ModelNameError",
     "ModelNotFoundError",
+    "OverloadedError",
     "PortInUseError",
     "RequestError",
     "SettingError",
@@ -168,6 +170,10 @@ class ArchiveError(MLaaS4HEPError):
     """An archive holds something that must not be unpacked, or more of it than is allowed."""
 
 
+class ArchiveTooLargeError(ArchiveError):
+    """An archive holds more bytes or more members than is allowed."""
+
+
 class ModelNameError(MLaaS4HEPError):
     """A model's name is not one that is accepted."""
 
@@ -196,6 +202,14 @@ class RequestError(MLaaS4HEPError):
 
     def __init__(self, message: str, status: int = 400) -> None:
         self.status = status
+        super().__init__(message)
+
+
+class OverloadedError(MLaaS4HEPError):
+    """The server has as much to do as it accepts; ``retry_after`` is the number of seconds to wait before asking again."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
         super().__init__(message)
 
 

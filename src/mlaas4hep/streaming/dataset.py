@@ -257,7 +257,8 @@ def open_dataset(
     exclude : sequence of str
         Names or patterns of branches that are no features.
     identifiers : sequence of str, optional
-        Branches that identify an event. When not given: ``run``, ``luminosityBlock`` and ``event`` where the files have all three, else file and entry.
+        Branches that identify an event. When not given: ``run``, ``luminosityBlock`` and ``event`` where the files have all three, else file and
+        entry.
     generator_level : {"keep", "drop"}
         Whether branches that only simulation has may be features.
     split : Split, optional

@@ -89,7 +89,7 @@ def read_ahead(
             queue.finish()
         except QueueClosedError:
             pass
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the thread that waits
+        except BaseException as error:  # whatever it is, it belongs to the thread that waits
             queue.finish(error)
         finally:
             with suppress(Exception):

@@ -18,7 +18,7 @@ from mlaas4hep.streaming.statistics import BranchStatistics, summarise_column
 
 __all__ = ["RUN_BYTES", "Progress", "count_folds", "label_values", "scan_specs"]
 
-RUN_BYTES = 16 * 2**20
+RUN_BYTES = 12 * 2**20
 """Bytes that are read at a time: enough that the cost of a call does not show, small against any memory."""
 
 QUEUE_BYTES = 2 * RUN_BYTES

@@ -1,7 +1,8 @@
 """The order of an epoch: which events of which run of clusters go into which pool.
 
-Events are shuffled within pools of bounded size. So that every pool is a fair sample of the whole, the runs of each file are spread over the epoch, the
-files of each group (those with one label) are mixed, and every pool takes from each group exactly its share. All of it follows from the seed.
+Events are shuffled within pools of bounded size. So that every pool is a fair sample of the whole, the runs of each file are spread over the
+epoch, the files of each group (those with one label) are mixed, and every pool takes from each group exactly its share. All of it follows from
+the seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From what a person writes to the files that are meant.
 
-A name can be a local path, a folder, a pattern, a URL, or a logical file name (``/store/…``) that a redirector resolves. A list of names can be a list,
-a comma-separated string, or a text file with one name a line and ``#`` for comments.
+A name can be a local path, a folder, a pattern, a URL, or a logical file name (``/store/…``) that a redirector resolves. A list of names can be a
+list, a comma-separated string, or a text file with one name a line and ``#`` for comments.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def expand_files(names: str | Path | Sequence[str | Path], redirector: str = DEF
     Parameters
     ----------
     names : str, Path, or sequence of them
-        Paths, folders (all ROOT files in them), patterns with ``*``, URLs, ``/store/…`` names; a string may be a comma-separated list or name a text file
-        that holds the list.
+        Paths, folders (all ROOT files in them), patterns with ``*``, URLs, ``/store/…`` names; a string may be a comma-separated list or name a
+        text file that holds the list.
     redirector : str
         What is put before a ``/store/…`` name that is no local file.
 
@@ -102,7 +102,7 @@ def _expand(name: str, redirector: str) -> list[str]:
     if path.exists():
         return [str(path)]
     if glob.has_magic(name):
-        matching = sorted(glob.glob(str(path), recursive=True))
+        matching = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - a pattern may be absolute
         if not matching:
             raise SourceError(name, "no file matches this pattern")
         return matching

@@ -1,7 +1,7 @@
 """What the data look like: per branch its kind, range, widest event, mean and spread.
 
-Written and read as the original's ``specs.json``, whose keys are over all events, plus our keys: ``train``, the same over training events only, which is
-what everything that learns reads; ``statistics``; and ``source``, which says of which files, branches and split it all is.
+Written and read as the original's ``specs.json``, whose keys are over all events, plus our keys: ``train``, the same over training events only,
+which is what everything that learns reads; ``statistics``; and ``source``, which says of which files, branches and split it all is.
 """
 
 from __future__ import annotations

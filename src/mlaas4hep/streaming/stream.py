@@ -1,8 +1,8 @@
 """The stream: a dataset as shuffled batches of tensors, every event of the fold once an epoch.
 
-One thread reads runs of clusters, another encodes them, and the consumer takes batches; what lies between them is bounded in bytes. The encoding thread
-writes the events of a pool straight into their shuffled rows of one block, so that a batch is a view and shuffling costs no copy. The order follows
-from seed and epoch alone.
+One thread reads runs of clusters, another encodes them, and the consumer takes batches; what lies between them is bounded in bytes. The
+encoding thread writes the events of a pool straight into their shuffled rows of one block, so that a batch is a view and shuffling costs no
+copy. The order follows from seed and epoch alone.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Batch(NamedTuple):
     weight: Floats
     id: npt.NDArray[np.void]
 
+    def rows(self, start: int, stop: int | None = None) -> Batch:
+        """Return the events ``start … stop - 1`` as views."""
+        part = slice(start, stop)
+        return Batch(self.x[part], self.mask[part], self.y[part], self.weight[part], self.id[part])
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSettings:
@@ -82,8 +87,8 @@ class StreamSettings:
     shuffle: bool = True
     seed: int = 0
     drop_last: bool = False
-    pool_bytes: int = 64 * 2**20
-    run_bytes: int = 16 * 2**20
+    pool_bytes: int = 32 * 2**20
+    run_bytes: int = 12 * 2**20
 
     def __post_init__(self) -> None:
         if self.fold is not None and self.fold not in FOLDS:
@@ -156,7 +161,7 @@ class EventStream:
                 queue.finish()
             except QueueClosedError:
                 pass
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the thread that waits
+            except BaseException as error:  # whatever it is, it belongs to the thread that waits
                 queue.finish(error)
 
         thread = threading.Thread(target=encode, name="mlaas4hep-encode", daemon=True)
@@ -165,7 +170,7 @@ class EventStream:
             size = self.settings.batch_size
             while (block := queue.get()) is not None:
                 for start in range(0, len(block.x), size):
-                    yield Batch(*(array[start : start + size] for array in block))
+                    yield block.rows(start, start + size)
                 del block
         finally:
             queue.close()
@@ -192,16 +197,16 @@ class EventStream:
             before = 0 if kept is None else len(kept.x)
             block = self._blocks.take(before + events)
             if kept is not None:
-                for array, old in zip(block, kept, strict=True):
-                    array[:before] = old
+                for name in Batch._fields:
+                    getattr(block, name)[:before] = getattr(kept, name)
             self._fill(block, chosen, before, self._generator(epoch, 2, number))
             kept = None
             last = number == len(pools) - 1
             whole = len(block.x) if last and not self.settings.drop_last else len(block.x) // size * size
             if whole < len(block.x) and not last:
-                kept = Batch(*(array[whole:] for array in block))
+                kept = block.rows(whole)
             if whole:
-                yield Batch(*(array[:whole] for array in block))
+                yield block.rows(0, whole)
 
     def _fill(
         self,
@@ -262,31 +267,37 @@ class _LoadedRun:
     chosen: npt.NDArray[np.bool_] | None
 
 
+def _references(block: Batch) -> int:
+    """Largest number of references to one of the arrays; every view of an array refers to it."""
+    return max(sys.getrefcount(array) for array in block)
+
+
 class _BlockStore:
-    """Blocks for encoded events; one is used again when no batch refers to it, since fresh memory costs more than filling it."""
+    """Blocks for encoded events.
+
+    One is used again when no batch refers to it any more, since fresh memory costs more than filling it.
+    """
 
     def __init__(self, width: int, id_dtype: np.dtype[Any]) -> None:
         self._width = width
         self._id_dtype = id_dtype
-        self._blocks: list[tuple[npt.NDArray[Any], ...]] = []
+        self._blocks: list[Batch] = []
+        self._references_at_rest = _references(self._new(0))
 
     def take(self, events: int) -> Batch:
-        for index, arrays in enumerate(self._blocks):
-            # An array in use is referred to by its views; one at rest by this tuple, the name `array` and the call alone.
-            if len(arrays[0]) >= events and all(sys.getrefcount(array) <= 3 for array in arrays):
-                return Batch(*(array[:events] for array in arrays))
-            if len(arrays[0]) < events and all(sys.getrefcount(array) <= 3 for array in arrays):
-                self._blocks[index] = self._new(events)
-                return Batch(*(array[:events] for array in self._blocks[index]))
+        for index, block in enumerate(self._blocks):
+            if _references(block) <= self._references_at_rest:
+                if len(block.x) < events:
+                    self._blocks[index] = self._new(events)
+                return self._blocks[index].rows(0, events)
         self._blocks.append(self._new(events))
-        return Batch(*(array[:events] for array in self._blocks[-1]))
+        return self._blocks[-1].rows(0, events)
 
-    def _new(self, events: int) -> tuple[npt.NDArray[Any], ...]:
-        shapes: tuple[tuple[tuple[int, ...], Any], ...] = (
-            ((events, self._width), np.float32),
-            ((events, self._width), np.bool_),
-            ((events,), np.int64),
-            ((events,), np.float32),
-            ((events,), self._id_dtype),
+    def _new(self, events: int) -> Batch:
+        return Batch(
+            np.empty((events, self._width), np.float32),
+            np.empty((events, self._width), np.bool_),
+            np.empty(events, np.int64),
+            np.empty(events, np.float32),
+            np.empty(events, self._id_dtype),
         )
-        return tuple(np.empty(shape, dtype) for shape, dtype in shapes)

@@ -247,11 +247,9 @@ def _scalar(content: Numerical) -> tuple[np.dtype[Any], tuple[int, ...]]:
 
 def _form_column(form: Any) -> ColumnType | str:
     """Return the type of an RNTuple field's column, or why it has none."""
-    jagged = False
-    if isinstance(form, ak.forms.ListOffsetForm) and form.parameter("__array__") not in ("string", "bytestring"):
-        form, jagged = form.content, True
-    elif isinstance(form, ak.forms.RegularForm):
-        form, jagged = form.content, True
+    jagged = _is_list(form)
+    if jagged:
+        form = form.content
     if isinstance(form, ak.forms.NumpyForm) and not form.inner_shape:
         dtype = np.dtype(form.primitive)
         if dtype.kind in "biuf":
@@ -259,9 +257,13 @@ def _form_column(form: Any) -> ColumnType | str:
             return ColumnType(dtype, jagged, dtype.itemsize * (4.0 if jagged else 1.0))
     if isinstance(form, ak.forms.RecordForm):
         return f"holds objects with {len(form.fields)} members, not numbers"
-    if isinstance(form, ak.forms.ListOffsetForm) and form.parameter("__array__") not in ("string", "bytestring"):
-        return "holds lists of lists"
-    return "holds strings or objects, not numbers"
+    return "holds lists of lists" if _is_list(form) else "holds strings or objects, not numbers"
+
+
+def _is_list(form: Any) -> bool:
+    """Whether an event holds a list, which a string is not."""
+    lists = (ak.forms.ListOffsetForm, ak.forms.RegularForm)
+    return isinstance(form, lists) and form.parameter("__array__") not in ("string", "bytestring")
 
 
 def _column(array: ak.Array) -> Column:
