@@ -114,12 +114,13 @@ class Catalog:
         target = max(1, int(run_bytes / self.bytes_per_event(columns)))
         runs: list[Run] = []
         for index, file in enumerate(self.files):
+            bounds = file.clusters.tolist()
             start = 0
-            for boundary, following in zip(file.clusters[1:], [*file.clusters[2:], None], strict=True):
-                if following is None or following - start > target:
-                    if boundary > start:
-                        runs.append(Run(index, start, int(boundary)))
-                    start = int(boundary)
+            for position in range(1, len(bounds)):
+                if position == len(bounds) - 1 or bounds[position + 1] - start > target:
+                    if bounds[position] > start:
+                        runs.append(Run(index, start, bounds[position]))
+                    start = bounds[position]
         return runs
 
     def to_dict(self) -> list[dict[str, Any]]:

@@ -138,7 +138,8 @@ class EventStream:
         self._runs = catalog.runs(settings.run_bytes, self._columns)
         bytes_per_event = encoding.width * 5 + 12 + identity.dtype.itemsize
         self._pool_events = max(settings.batch_size, settings.pool_bytes // bytes_per_event)
-        self._blocks = _BlockStore(encoding.width, identity.dtype)
+        groups = len(set(labels.by_file)) or 1
+        self._blocks = _BlockStore(self._pool_events + groups + settings.batch_size, encoding.width, identity.dtype)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
@@ -275,25 +276,26 @@ def _references(block: Batch) -> int:
 class _BlockStore:
     """Blocks for encoded events.
 
-    One is used again when no batch refers to it any more, since fresh memory costs more than filling it.
+    One is used again when no batch refers to it any more, since fresh memory costs more than filling it. Each can hold the largest pool; what a
+    smaller one does not touch takes no memory.
     """
 
-    def __init__(self, width: int, id_dtype: np.dtype[Any]) -> None:
+    def __init__(self, events: int, width: int, id_dtype: np.dtype[Any]) -> None:
+        self._events = events
         self._width = width
         self._id_dtype = id_dtype
         self._blocks: list[Batch] = []
-        self._references_at_rest = _references(self._new(0))
+        self._references_at_rest = _references(self._new())
 
     def take(self, events: int) -> Batch:
-        for index, block in enumerate(self._blocks):
+        for block in self._blocks:
             if _references(block) <= self._references_at_rest:
-                if len(block.x) < events:
-                    self._blocks[index] = self._new(events)
-                return self._blocks[index].rows(0, events)
-        self._blocks.append(self._new(events))
+                return block.rows(0, events)
+        self._blocks.append(self._new())
         return self._blocks[-1].rows(0, events)
 
-    def _new(self, events: int) -> Batch:
+    def _new(self) -> Batch:
+        events = self._events
         return Batch(
             np.empty((events, self._width), np.float32),
             np.empty((events, self._width), np.bool_),
