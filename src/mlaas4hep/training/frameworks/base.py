@@ -1,0 +1,194 @@
+"""What the job needs of a framework: check a model, fit it on streams, predict, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mlaas4hep.bundle.graph import Output
+
+__all__ = [
+    "Batches",
+    "EpochResult",
+    "EventBatch",
+    "FitSettings",
+    "History",
+    "NoProgress",
+    "Progress",
+    "Task",
+    "Trainer",
+]
+
+
+class EventBatch(Protocol):
+    """Some events, as the stream gives them."""
+
+    @property
+    def x(self) -> npt.NDArray[np.float32]:
+        """Scaled values, ``[n, width]``, 0 where absent."""
+
+    @property
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """True where absent, ``[n, width]``."""
+
+    @property
+    def y(self) -> npt.NDArray[np.int64]:
+        """Class index, ``[n]``."""
+
+    @property
+    def weight(self) -> npt.NDArray[np.float32]:
+        """Weight in the loss, ``[n]``."""
+
+
+class Batches(Protocol):
+    """Events to learn from; each iteration is one epoch."""
+
+    def __iter__(self) -> Iterator[EventBatch]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a model has to learn.
+
+    Parameters
+    ----------
+    width : int
+        Number of places of the feature vector.
+    classes : int
+        Number of classes; 0 where there are no labels and the model has to reconstruct its input.
+    """
+
+    width: int
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How a model is fitted.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training events at most.
+    patience : int
+        Epochs without a smaller validation loss after which the training stops.
+    seed : int
+        What all random numbers of the training follow from.
+    checkpoints : Path
+        Folder for the framework's checkpoints.
+    """
+
+    epochs: int
+    patience: int
+    seed: int
+    checkpoints: Path
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What an epoch gave; validation numbers are NaN where there are no validation events or no labels.
+
+    Parameters
+    ----------
+    epoch : int
+        From 1 on.
+    loss : float
+        Mean over the epoch's training events, while the model changed.
+    validation_loss, auc, accuracy : float
+        On validation events, after the epoch.
+    seconds : float
+        Time that the epoch took.
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    auc: float
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All epochs, and which of them the model is from.
+
+    Parameters
+    ----------
+    epochs : tuple of EpochResult
+        In order.
+    best_epoch : int
+        The epoch of the smallest validation loss; the last one where there are no validation events.
+    """
+
+    epochs: tuple[EpochResult, ...]
+    best_epoch: int
+
+
+class Progress(Protocol):
+    """Is told how a training goes on."""
+
+    def begin(self, epochs: int, events: int) -> None:
+        """Take note that a training begins: ``epochs`` at most, of ``events`` events each."""
+
+    def advance(self, events: int, loss: float) -> None:
+        """Take note of a batch that was learned from, and its loss."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """Take note of an epoch that is over."""
+
+    def end(self) -> None:
+        """Take note that the training is over, however it ended."""
+
+
+class NoProgress:
+    """Says nothing."""
+
+    def begin(self, epochs: int, events: int) -> None:
+        """Do nothing."""
+
+    def advance(self, events: int, loss: float) -> None:
+        """Do nothing."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
+class Trainer(Protocol):
+    """One model of one framework, and how it is trained."""
+
+    framework: str
+
+    def check(self) -> None:
+        """Try the model and its export before the training.
+
+        Raises
+        ------
+        ModelFileError
+            If its output does not fit the task, or it cannot be exported.
+        """
+
+    def fit(self, train: Batches, validation: Batches | None, settings: FitSettings, progress: Progress) -> History:
+        """Train until the epochs are over or the validation loss no longer falls, and keep the best epoch's weights.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is no longer a number.
+        """
+
+    def predict(self, x: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """Return float32 ``[n, classes]``: probabilities; or ``[n, 1]``: the reconstruction error."""
+
+    def to_onnx(self) -> tuple[bytes, Output]:
+        """Return the graph on scaled values and what it gives, as the bundle takes them."""
+
+    def save(self, path: Path) -> None:
+        """Write the model in the framework's own format."""

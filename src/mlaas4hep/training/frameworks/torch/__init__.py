@@ -1,0 +1,1 @@
+"""PyTorch modules, trained by Lightning and exported by way of torch.export."""

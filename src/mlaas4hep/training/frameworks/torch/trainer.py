@@ -1,0 +1,156 @@
+"""A PyTorch module as the job sees it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from mlaas4hep.bundle.graph import Output
+from mlaas4hep.errors import ModelFileError
+from mlaas4hep.training.frameworks.base import Batches, FitSettings, History, Progress, Task
+from mlaas4hep.training.frameworks.torch.export import last_operation, to_onnx, trace, wants_mask
+from mlaas4hep.training.frameworks.torch.objective import Objective, choose_objective
+
+__all__ = ["TorchTrainer", "make_trainer"]
+
+ROWS_AT_ONCE = 8192
+LEARNING_RATE = 1e-3
+
+
+def make_trainer(returned: object, task: Task, source: str) -> TorchTrainer:
+    """Make a trainer from ``module``, ``(module, loss)`` or ``(module, loss, optimiser)``.
+
+    Parameters
+    ----------
+    returned : torch.nn.Module or tuple
+        ``loss`` is a function of output and target, or None for the one that fits; ``optimiser`` an instance made of
+        the module's parameters, or a callable that makes one, as the class ``torch.optim.AdamW``.
+    task : Task
+        What is to be learned.
+    source : str
+        Where it comes from, for messages.
+
+    Raises
+    ------
+    ModelFileError
+        If it is none of these.
+    """
+    module, loss, optimiser = (*(returned if isinstance(returned, tuple) else (returned,)), None, None)[:3]
+    if not isinstance(module, nn.Module) or (isinstance(returned, tuple) and len(returned) > 3):
+        raise ModelFileError(source, "it must return a torch.nn.Module, (module, loss) or (module, loss, optimiser)")
+    return TorchTrainer(module, loss, optimiser, task, source)
+
+
+class TorchTrainer:
+    """Trains one PyTorch module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        ``forward(x)``, or ``forward(x, mask)``: values float32 and mask bool, ``[n, width]``.
+    loss : callable or None
+        Function of output and target.
+    optimiser : torch.optim.Optimizer, callable or None
+        Adam if None.
+    task : Task
+        What is to be learned.
+    source : str
+        Where the module comes from, for messages.
+    """
+
+    framework = "torch"
+
+    def __init__(self, module: nn.Module, loss: object, optimiser: object, task: Task, source: str) -> None:
+        self.module, self.task, self.source = module.cpu(), task, source
+        self._loss, self._optimiser = loss, optimiser
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What the output means and which loss goes with it, found from the trace; the trace is converted to ONNX too."""
+        program = trace(self.module, self.task.width, self.source)
+        output = program.graph_signature.user_outputs[0]
+        value = next(node for node in program.graph.nodes if node.name == output).meta["val"]
+        last, shape = last_operation(program), tuple(value.shape)
+        objective = choose_objective(last, shape, self._loss, self.task, self.source)
+        to_onnx(program, self.source)
+        return objective
+
+    def check(self) -> None:
+        """Find what the output means, convert the module, make the optimiser: all that can fail, before the training."""
+        _ = self.objective
+        self._make_optimiser(self.module.parameters())
+
+    def fit(self, train: Batches, validation: Batches | None, settings: FitSettings, progress: Progress) -> History:
+        """Train with Lightning, on a GPU if there is one."""
+        from mlaas4hep.training.frameworks.torch.loop import fit  # Lightning takes seconds to import
+
+        return fit(
+            self.module,
+            self.objective,
+            self._make_optimiser,
+            takes_mask=self._takes_mask,
+            train=train,
+            validation=validation,
+            settings=settings,
+            progress=progress,
+        )
+
+    def predict(self, x: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """Return float32 ``[n, classes]``: probabilities; or ``[n, 1]``: the reconstruction error."""
+        self.module.eval()
+        columns = max(1, self.task.classes)
+        result = np.empty((len(x), columns), np.float32)
+        with torch.no_grad():
+            for start in range(0, len(x), ROWS_AT_ONCE):
+                rows = slice(start, start + ROWS_AT_ONCE)
+                values, absent = torch.from_numpy(x[rows]), torch.from_numpy(mask[rows])
+                given = self.module(values, absent) if self._takes_mask else self.module(values)
+                result[rows] = self.objective.prediction(given, values, absent).numpy()
+        return result
+
+    def to_onnx(self) -> tuple[bytes, Output]:
+        """Return the module as ONNX on scaled values, and what it gives."""
+        program = trace(self.module, self.task.width, self.source)
+        return to_onnx(program, self.source), self.objective.output
+
+    def save(self, path: Path) -> None:
+        """Write the module's weights; ``torch.load(path, weights_only=True)`` reads them."""
+        torch.save(self.module.state_dict(), path)
+
+    @cached_property
+    def _takes_mask(self) -> bool:
+        return wants_mask(self.module, self.source)
+
+    def _make_optimiser(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        mine = list(parameters)
+        made = self._optimiser
+        if not any(parameter.requires_grad for parameter in mine):
+            raise ModelFileError(self.source, "the module has no parameters to train")
+        if made is None:
+            return torch.optim.Adam(mine, lr=LEARNING_RATE)
+        if callable(made) and not isinstance(made, torch.optim.Optimizer):
+            try:
+                made = made(mine)
+            except Exception as error:  # whatever the user's code raises
+                raise ModelFileError(self.source, f"the optimiser cannot be made: {error}") from error
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ModelFileError(
+                self.source,
+                f"the optimiser is {_kind(made)}; it must be a torch.optim.Optimizer, or a function of the parameters"
+                " that makes one",
+            )
+        held = {id(parameter) for group in made.param_groups for parameter in group["params"]}
+        if not held & {id(parameter) for parameter in mine}:
+            raise ModelFileError(self.source, "the optimiser holds none of the module's parameters")
+        return made
+
+
+def _kind(value: object) -> str:
+    return value.__name__ if inspect.isclass(value) else type(value).__name__
