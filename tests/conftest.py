@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def write_tree_file(path: Path, columns: Mapping[str, Any], clusters: Sequence[i
     with uproot.recreate(path) as file:
         types = {name: a.dtype if isinstance(a, np.ndarray) else ak.type(a).content for name, a in arrays.items()}
         file.mktree(tree, types)
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in itertools.pairwise(bounds):
             if stop > start:
                 file[tree].extend({name: array[start:stop] for name, array in arrays.items()})
     return path

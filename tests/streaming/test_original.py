@@ -17,7 +17,7 @@ Events = dict[str, list[Any]]
 
 def read_plainly(path: str) -> Events:
     tree = uproot.open(path)["Events"]
-    return {name: tree[name].array(library="ak").to_list() for name in tree.keys() if name not in IDENTIFIERS}
+    return {name: tree[name].array(library="ak").to_list() for name, _ in tree.items() if name not in IDENTIFIERS}
 
 
 def original_specs(files: dict[str, Events]) -> dict[str, Any]:
@@ -92,11 +92,9 @@ def test_encoded_events_of_the_higgs_files_equal_the_originals(
 ) -> None:
     dataset = mlaas4hep.open(higgs_files, labels=[1, 0])
     encoding = dataset.specs.ranges.encoding(dataset.specs.flat, dataset.specs.jagged)
-    assert encoding.columns == tuple(
-        [
-            *expected_specs["fkeys"],
-            *(f"{name}_{i}" for name in expected_specs["jkeys"] for i in range(expected_specs["jdim"][name])),
-        ]
+    assert encoding.columns == (
+        *expected_specs["fkeys"],
+        *(f"{name}_{i}" for name in expected_specs["jkeys"] for i in range(expected_specs["jdim"][name])),
     )
     seen = 0
     for batch in dataset.stream(encoding=encoding, batch_size=4096, seed=3):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def as_ntuple(path: Path, columns: dict[str, Any], clusters: list[int]) -> Path:
     table = ak.Array({name: ak.Array(values) for name, values in columns.items()})
     with uproot.recreate(path) as file:
         writable = file.mkrntuple("Events", table[: bounds[1]])
-        for start, stop in zip(bounds[1:-1], bounds[2:], strict=True):
+        for start, stop in itertools.pairwise(bounds[1:]):
             writable.extend(table[start:stop])
     return path
 
@@ -151,12 +152,16 @@ def test_a_format_that_is_not_there_yet_is_named(tmp_path: Path, extension: str)
         open_reader(str(tmp_path / f"f{extension}"), "Events")
 
 
+def read_all(path: str) -> None:
+    reader = open_reader(path, "Events")
+    reader.read(0, reader.entries, list(reader.columns))
+
+
 @pytest.mark.parametrize("fraction", [0.02, 0.3, 0.6, 0.9, 0.999])
 def test_a_truncated_file_gives_one_clear_error(tmp_path: Path, higgs_files: list[str], fraction: float) -> None:
     whole = Path(higgs_files[0]).read_bytes()
     path = tmp_path / "f.root"
     path.write_bytes(whole[: int(len(whole) * fraction)])
     with pytest.raises(SourceError, match=r"f\.root") as caught:
-        reader = open_reader(str(path), "Events")
-        reader.read(0, reader.entries, list(reader.columns))
+        read_all(str(path))
     assert "\n" not in str(caught.value)

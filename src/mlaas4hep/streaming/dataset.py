@@ -100,7 +100,17 @@ class Dataset:
 
     @property
     def encoding(self) -> Encoding:
-        """The event vector, from training events only."""
+        """The event vector, from training events only.
+
+        Raises
+        ------
+        SourceError
+            If there are no training events.
+        """
+        if self.specs.train.events == 0:
+            raise SourceError(
+                self.files[0], f"no event is left for training: {self.events} in all, split {self.split.to_dict()}"
+            )
         return self.specs.encoding
 
     @cached_property
@@ -119,16 +129,10 @@ class Dataset:
         Raises
         ------
         SourceError
-            If a file cannot be read, or there are no training events.
+            If a file cannot be read.
         """
         if self._specs is None:
-            specs = scan_specs(self.catalog, self.features, self.identity, self.describe(), progress)
-            if specs.train.events == 0:
-                raise SourceError(
-                    self.files[0],
-                    f"no event is left for training: {self.events} events in all, split {self.split.to_dict()}",
-                )
-            self._specs = specs
+            self._specs = scan_specs(self.catalog, self.features, self.identity, self.describe(), progress)
         return self._specs
 
     def describe(self) -> dict[str, Any]:
@@ -164,9 +168,9 @@ class Dataset:
             If a setting is not one of these, or has a value that it must not have.
         """
         known = StreamSettings.__dataclass_fields__
-        for name in settings:
+        for name, value in settings.items():
             if name not in known:
-                raise SettingError(name, f"a setting of a stream ({', '.join(known)})", settings[name])
+                raise SettingError(name, f"a setting of a stream ({', '.join(known)})", value)
         return EventStream(
             self.catalog, encoding or self.encoding, self.identity, self.labels, StreamSettings(fold=fold, **settings)
         )

@@ -109,7 +109,7 @@ def event_identity(identifiers: Sequence[npt.NDArray[Any]], salt: int = 0) -> np
     Examples
     --------
     >>> event_identity([np.array([1, 1]), np.array([7, 8])])
-    array([15956471189214892498, 14443208226310622391], dtype=uint64)
+    array([8793733114004538096,   67548355532099588], dtype=uint64)
     """
     state = np.full(len(identifiers[0]), _mix_scalar(salt), np.uint64)
     for values in identifiers:
