@@ -31,6 +31,7 @@ __all__ = [
     "SourceError",
     "TrainingError",
     "TreeNotFoundError",
+    "UnknownSettingError",
     "nearest_names",
 ]
 
@@ -89,6 +90,18 @@ class SettingError(MLaaS4HEPError):
     def __init__(self, setting: str, rule: str, got: object, where: str = "") -> None:
         self.setting, self.rule, self.got, self.where = setting, rule, got, where
         super().__init__(f"setting '{setting}' must be {rule}; got {got!r}" + (f" ({where})" if where else ""))
+
+
+class UnknownSettingError(SettingError):
+    """There is no setting of that name."""
+
+    def __init__(self, setting: str, candidates: Iterable[str], where: str = "") -> None:
+        self.setting, self.where = setting, where
+        known = list(candidates)
+        self.nearest = nearest_names(setting, known)
+        self.rule, self.got = f"one of {quoted(known, len(known))}", setting
+        hint = f"nearest: {quoted(self.nearest)}" if self.nearest else f"there are {quoted(known, 20)}"
+        MLaaS4HEPError.__init__(self, f"no setting '{setting}'; {hint}" + (f" ({where})" if where else ""))
 
 
 class SourceError(MLaaS4HEPError):

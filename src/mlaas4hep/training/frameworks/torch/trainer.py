@@ -73,19 +73,17 @@ class TorchTrainer:
 
     @cached_property
     def objective(self) -> Objective:
-        """What the output means and which loss goes with it, found from the trace; the trace is converted to ONNX too."""
+        """What the module's output means and which loss goes with it; found from its trace."""
         program = trace(self.module, self.task.width, self.source)
         output = program.graph_signature.user_outputs[0]
         value = next(node for node in program.graph.nodes if node.name == output).meta["val"]
-        last, shape = last_operation(program), tuple(value.shape)
-        objective = choose_objective(last, shape, self._loss, self.task, self.source)
-        to_onnx(program, self.source)
-        return objective
+        return choose_objective(last_operation(program), tuple(value.shape), self._loss, self.task, self.source)
 
     def check(self) -> None:
-        """Find what the output means, convert the module, make the optimiser: all that can fail, before the training."""
+        """Find what the output means, make the optimiser, convert to ONNX: all that can fail, before the training."""
         _ = self.objective
         self._make_optimiser(self.module.parameters())
+        self.to_onnx()
 
     def fit(self, train: Batches, validation: Batches | None, settings: FitSettings, progress: Progress) -> History:
         """Train with Lightning, on a GPU if there is one."""

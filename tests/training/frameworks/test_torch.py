@@ -13,7 +13,7 @@ from mlaas4hep.errors import ModelFileError, TrainingError
 from mlaas4hep.training.frameworks.base import FitSettings, NoProgress, Task
 from mlaas4hep.training.frameworks.torch.trainer import make_trainer
 
-from ..conftest import ToyBatches, toy_events
+from .toy import ToyBatches, toy_events
 
 TASK = Task(width=5, classes=2)
 

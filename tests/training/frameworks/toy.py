@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 
 
 class ToyBatch(NamedTuple):
@@ -39,13 +38,3 @@ def toy_events(n, classes=2, width=5, seed=0):
     mask[:, 0] = False
     x[mask] = 0
     return ToyBatch(x, mask, y.astype(np.int64), np.ones(n, np.float32))
-
-
-@pytest.fixture
-def train():
-    return ToyBatches(toy_events(1500), seed=1)
-
-
-@pytest.fixture
-def held_out():
-    return toy_events(1000, seed=9)
