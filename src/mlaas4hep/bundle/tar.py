@@ -188,7 +188,7 @@ def members(tar: TarStream, limit: int) -> Iterator[Member]:
             return
         if len(block) < BLOCK:
             raise ArchiveError("the archive is cut off inside a header")
-        if _number(block[148:156], "checksum") != sum(block) - sum(block[148:156]) + 8 * 32:
+        if block[148:156].strip(b" \0").rjust(8, b"0") != b"%08o" % (sum(block) - sum(block[148:156]) + 8 * ord(" ")):
             raise ArchiveError("the archive is not a tar, or a header of it is damaged")
         size, kind = _number(block[124:136], "size"), block[156:157]
         if kind not in (b"L", b"x", b"g"):
