@@ -1,6 +1,7 @@
 """ROC curve and scores, in the look of the field.
 
-Colours are those of M. A. Petroff (arXiv:2107.02270), which people with any colour vision tell apart and which CMS and ATLAS use.
+Colours are those of M. A. Petroff (arXiv:2107.02270), which people with any colour vision tell apart and which CMS
+and ATLAS use.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def draw_scores(
     held_out, trained : tuple of arrays
         Probabilities ``[n, classes]``, class index ``[n]`` and weight ``[n]`` of the events of each kind.
     classes : sequence of str
-        Names of the classes. The score is the probability of the second one; with more than two, of the event's own class.
+        Names of the classes. The score is the probability of the second one; with more than two, of the event's own
+        class.
 
     Returns
     -------

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning.pytorch as lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
@@ -20,8 +17,9 @@ from mlaas4hep.training.evaluation import evaluate
 from mlaas4hep.training.frameworks.base import Batches, EpochResult, FitSettings, History, Progress
 from mlaas4hep.training.frameworks.torch.export import quiet
 from mlaas4hep.training.frameworks.torch.objective import Objective
+from mlaas4hep.training.seeding import reproducible
 
-__all__ = ["fit", "reproducible"]
+__all__ = ["fit"]
 
 TensorBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 MakeOptimiser = Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
@@ -94,21 +92,6 @@ def fit(
     saved = torch.load(Path(checkpoint.best_model_path), map_location="cpu", weights_only=True)
     task.load_state_dict(saved["state_dict"])
     return History(results, saved["epoch"] + 1)
-
-
-@contextlib.contextmanager
-def reproducible(seed: int) -> Iterator[None]:
-    """Seed the random numbers of Python, numpy and torch, and put them back as they were afterwards."""
-    kept = random.getstate(), np.random.get_state()  # noqa: NPY002 - users' models draw from the global generator
-    with torch.random.fork_rng():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(kept[0])
-            np.random.set_state(kept[1])  # noqa: NPY002
 
 
 class _Tensors:
