@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     from mlaas4hep.inference.server import serve
     from mlaas4hep.inference.settings import ServerSettings
 
-    given = {name: getattr(arguments, name) for name in ("models", "port", "host", "base", "verbose")}
+    given = {name: getattr(arguments, name) for name in ("models", "port", "host", "base")}
+    given["verbose"] = arguments.verbose or None
     if arguments.config:
         settings = ServerSettings.from_config(arguments.config, **given)
     else:

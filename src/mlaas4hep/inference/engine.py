@@ -15,6 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from queue import SimpleQueue
 from typing import Any
 
@@ -28,6 +29,9 @@ from mlaas4hep.inference.repository import ModelVersion, Repository
 __all__ = ["Description", "Engine", "Served", "Statistics"]
 
 logger = logging.getLogger(__name__)
+
+# A batch that is over sooner than this is run by the loop itself: to hand it to the thread and back takes longer, since both need the interpreter's lock.
+INLINE_SECONDS = 0.001
 
 Rows = npt.NDArray[np.float32]
 Answer = npt.NDArray[Any]
@@ -71,6 +75,12 @@ class Served:
     model: Model
     statistics: Statistics
     waiting: deque[_Request] = field(default_factory=deque)
+    last_batch: tuple[int, float] = (1, inf)
+
+    def expected_seconds(self, rows: int) -> float:
+        """Return how long a batch may take, judged by the last one; a small one says too much rather than too little."""
+        last_rows, last_seconds = self.last_batch
+        return last_seconds * max(1.0, rows / last_rows)
 
 
 class Engine:
@@ -266,7 +276,12 @@ class Engine:
             self._turn.append(served)
         self._waiting_rows -= rows
         self._running = True
-        self._jobs.put((served, batch))
+        if served.expected_seconds(rows) <= INLINE_SECONDS:
+            started = time.perf_counter()
+            answers = _run(served.model, batch)
+            self._finish(served, batch, answers, started, time.perf_counter() - started)
+        else:
+            self._jobs.put((served, batch))
 
     def _work(self) -> None:
         assert self._loop is not None  # noqa: S101 - the thread starts after the loop is known
@@ -287,7 +302,10 @@ class Engine:
         seconds: float,
     ) -> None:
         self._running = False
-        self._drain()
+        if self._turn and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._drain)
+        served.last_batch = sum(len(request.rows) for request in batch), seconds
         statistics = served.statistics
         statistics.batches += 1
         statistics.compute_seconds += seconds

@@ -100,6 +100,8 @@ class FeatureReader:
             If names or values do not fit the model; names them.
         """
         plan = self._plan(tuple(keys)) if keys is not None and self.encoding else None
+        if not rows:
+            return Rows(np.empty((0, self.width or 0), np.float32))
         if plan is None:
             values, cut = self._positional(rows), 0
         else:
@@ -156,7 +158,7 @@ class FeatureReader:
         except (ValueError, OverflowError):
             array = None
         if array is None or array.ndim != 2 or array.dtype.kind not in "fiub":
-            array = np.array([self._checked(keys, row, name) for row in rows], np.float64).reshape(len(rows), -1)
+            array = np.array([self._checked(keys, row, name) for row in rows], np.float64).reshape(len(rows), len(rows[0]))
         with np.errstate(over="ignore"):
             values = array.astype(np.float32)
         if np.isinf(values).any():

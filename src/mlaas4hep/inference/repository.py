@@ -39,6 +39,7 @@ __all__ = ["ModelVersion", "Repository"]
 logger = logging.getLogger(__name__)
 
 INTERNAL = ".mlaas4hep"
+LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ class Repository:
                     try:
                         version = self._newest(folder)
                     except (BundleError, OSError) as error:
-                        broken[folder.name] = str(error)
+                        if folder.exists():
+                            broken[folder.name] = str(error)
                     else:
                         if version:
                             models[folder.name] = version
@@ -164,7 +166,10 @@ class Repository:
         """
         check_model_name(name)
         if (folder / "manifest.json").exists():
-            Bundle.open(folder)  # verifies the checksum of each file
+            try:
+                Bundle.open(folder)  # verifies the checksum of each file
+            except BundleError as error:
+                raise BundleError(name, error.reason) from error  # which names the model, not a folder of the server
         Model(folder, name)
         _make_durable(folder)
         while True:
@@ -226,11 +231,18 @@ class Repository:
         return name if is_model_name(name) else None
 
     def _newest(self, folder: Path) -> ModelVersion | None:
-        versions = self._versions(folder)
-        if not versions:
-            return None
-        number = max(versions)
-        return self._load(folder.name, number, versions[number])
+        for attempt in range(LOOKS):
+            versions = self._versions(folder)
+            if not versions:
+                return None
+            number = max(versions)
+            try:
+                return self._load(folder.name, number, versions[number])
+            except (BundleError, OSError) as error:
+                # Somebody removed it in this moment, and may have published it anew: look once more.
+                if attempt + 1 == LOOKS or not isinstance(error.__cause__ or error, FileNotFoundError):
+                    raise
+        return None
 
     @staticmethod
     def _versions(folder: Path) -> dict[int, Path]:
