@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlaas4hep.bundle.reader import Bundle
-from mlaas4hep.bundle.writer import bundle_name, write_bundle
+from mlaas4hep.bundle.writer import check_target, write_bundle
 from mlaas4hep.errors import BundleError, ModelNameError
 
 from .conftest import WEIGHTS, linear_graph, predict
@@ -119,11 +119,11 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path, content, held_out):
 def test_a_write_that_fails_leaves_the_old_bundle_and_no_pieces(tmp_path, content, held_out):
     write_bundle(tmp_path / "higgs", content, held_out, predict)
     before = (tmp_path / "higgs" / "manifest.json").read_bytes()
+    large = dataclasses.replace(content, files={"scores.png": bytes(200_000)})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        with pytest.raises(OSError, match="File too large"):
-            large = dataclasses.replace(content, files={"scores.png": bytes(200_000)})
+        with pytest.raises(BundleError, match="it cannot be written: File too large"):
             write_bundle(tmp_path / "higgs", large, held_out, predict)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -136,7 +136,13 @@ def test_a_class_name_of_two_lines_is_refused(tmp_path, content, held_out):
         write_bundle(tmp_path / "h", dataclasses.replace(content, labels=("a\nb", "c")), held_out, predict)
 
 
+def test_a_target_inside_a_file_is_refused_before_anything_is_done(tmp_path):
+    (tmp_path / "notes").write_text("a file")
+    with pytest.raises(BundleError, match=r"nothing can be written into .*notes"):
+        check_target(tmp_path / "notes" / "deeper" / "higgs.tar.gz")
+
+
 @pytest.mark.parametrize("name", [".tar.gz", "-higgs", "hi ggs.tar.gz", "x" * 129, "hïggs", "higgs\n"])
 def test_a_name_that_no_server_accepts_is_refused(tmp_path, name):
     with pytest.raises(ModelNameError):
-        bundle_name(tmp_path / name)
+        check_target(tmp_path / name)

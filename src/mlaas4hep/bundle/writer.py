@@ -27,7 +27,7 @@ from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import BundleError, ModelNameError
 from mlaas4hep.streaming.encoding import Encoding
 
-__all__ = ["ARCHIVE_SUFFIXES", "TOLERANCE", "BundleContent", "bundle_name", "write_bundle"]
+__all__ = ["ARCHIVE_SUFFIXES", "TOLERANCE", "BundleContent", "check_target", "write_bundle"]
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
 TOLERANCE = 1e-5
@@ -86,17 +86,26 @@ class BundleContent:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def bundle_name(target: Path) -> str:
-    """Return the model's name that a target stands for.
+def check_target(target: Path) -> str:
+    """Return the model's name that a target stands for, if a bundle can be written there.
+
+    Called before a training too, so that hours of it are not lost for a name.
+
+    Parameters
+    ----------
+    target : Path
+        An archive if it ends in ``.tar.gz`` or ``.tgz``, else a folder.
 
     Raises
     ------
     ModelNameError
-        If no server would accept it.
+        If no server would accept the name.
+    BundleError
+        If something else of that name is there, or nothing can be written there.
 
     Examples
     --------
-    >>> bundle_name(Path("out/higgs.tar.gz")), bundle_name(Path("out/higgs.v2"))
+    >>> check_target(Path("higgs.tar.gz")), check_target(Path("higgs.v2"))
     ('higgs', 'higgs.v2')
     """
     name = target.name
@@ -104,6 +113,14 @@ def bundle_name(target: Path) -> str:
         name = name.removesuffix(suffix)
     if not NAME.fullmatch(name):
         raise ModelNameError(name)
+    if os.path.lexists(target):
+        archive = target.name.endswith(ARCHIVE_SUFFIXES)
+        bundle = target.is_file() if archive else (target / "manifest.json").is_file() and not target.is_symlink()
+        if not bundle:
+            raise BundleError(str(target), "something else of that name is there; remove it or choose another name")
+    above = next(folder for folder in target.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise BundleError(str(target), f"nothing can be written into {above}")
     return name
 
 
@@ -145,54 +162,64 @@ def write_bundle(
     ModelNameError
         If the target's name cannot be a model's name.
     """
-    name = bundle_name(target)
-    archive = target.name.endswith(ARCHIVE_SUFFIXES)
-    _refuse_what_is_no_bundle(target, archive=archive)
+    name = check_target(target)
+    created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    files = _files(name, content, created)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=target.parent) as temporary:
+            folder = Path(temporary) / name
+            folder.mkdir()
+            for file, data in files.items():
+                _write(folder / file, data)
+            parity = _compare(content, folder / "model.onnx", held_out, framework_predict, tolerance=tolerance)
+            manifest = Manifest(
+                name=name,
+                created=created,
+                framework=content.framework,
+                output=output_name(content.output),
+                labels=content.labels,
+                width=content.encoding.width,
+                parity=parity,
+                data=content.data,
+                training=content.training,
+                metrics=content.metrics,
+                versions=installed_versions(RECORDED_PACKAGES),
+                sha256={file: file_sha256(folder / file) for file in sorted(files)},
+            )
+            _write(folder / "manifest.json", _json(manifest.to_dict()))
+            _put_in_place(folder, target)
+    except OSError as error:
+        raise BundleError(str(target), f"it cannot be written: {error.strerror or error}") from error
+    return manifest
+
+
+def _files(name: str, content: BundleContent, created: str) -> dict[str, bytes]:
+    """Return every file of the bundle but the manifest."""
     names = "".join(f"{label}\n" for label in content.labels)
     if tuple(names.splitlines()) != content.labels:
-        raise BundleError(target.name, f"a class name must be one line of text; the names are {content.labels}")
-    graph = complete_graph(content.graph, content.encoding, content.output, len(content.labels))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=target.parent) as temporary:
-        folder = Path(temporary) / name
-        folder.mkdir()
-        created = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        files = {
-            "model.onnx": graph,
-            "labels.txt": names.encode(),
-            "params.json": _json(_params(name, content, created)),
-            "encoding.json": _json(content.encoding.to_dict()),
-            "specs.json": _json(content.specs),
-            "metrics.json": _json(content.metrics),
-            **content.files,
-        }
-        for file, data in files.items():
-            _write(folder / file, data)
-        parity = _compare(content, folder / "model.onnx", held_out, framework_predict, tolerance=tolerance)
-        manifest = Manifest(
-            name=name,
-            created=created,
-            framework=content.framework,
-            output=output_name(content.output),
-            labels=content.labels,
-            width=content.encoding.width,
-            parity=parity,
-            data=content.data,
-            training=content.training,
-            metrics=content.metrics,
-            versions=installed_versions(RECORDED_PACKAGES),
-            sha256={file: file_sha256(folder / file) for file in sorted(files)},
-        )
-        _write(folder / "manifest.json", _json(manifest.to_dict()))
-        if archive:
-            pack(folder, target)
-        else:
-            _sync(folder)
-            if target.exists():
-                target.rename(Path(temporary) / "replaced")
-            folder.rename(target)
-        _sync(target.parent)
-    return manifest
+        raise BundleError(name, f"a class name must be one line of text; the names are {content.labels}")
+    return {
+        "model.onnx": complete_graph(content.graph, content.encoding, content.output, len(content.labels)),
+        "labels.txt": names.encode(),
+        "params.json": _json(_params(name, content, created)),
+        "encoding.json": _json(content.encoding.to_dict()),
+        "specs.json": _json(content.specs),
+        "metrics.json": _json(content.metrics),
+        **content.files,
+    }
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Make the finished folder the target, or an archive of it, in one step."""
+    if target.name.endswith(ARCHIVE_SUFFIXES):
+        pack(folder, target)
+    else:
+        _sync(folder)
+        if target.exists():
+            target.rename(folder.with_name("replaced"))
+        folder.rename(target)
+    _sync(target.parent)
 
 
 def _params(name: str, content: BundleContent, created: str) -> dict[str, Any]:
@@ -243,15 +270,6 @@ def _compare(
             f" '{content.labels[column]}' {got[row, column]:.7g} and {expected[row, column]:.7g}",
         )
     return Parity(len(held_out), largest, tolerance)
-
-
-def _refuse_what_is_no_bundle(target: Path, *, archive: bool) -> None:
-    """Refuse to replace anything but a bundle of the same form, links included."""
-    if not os.path.lexists(target):
-        return
-    replaceable = target.is_file() if archive else (target / "manifest.json").is_file() and not target.is_symlink()
-    if not replaceable:
-        raise BundleError(str(target), "something else of that name is there; remove it or choose another name")
 
 
 def _json(value: object) -> bytes:

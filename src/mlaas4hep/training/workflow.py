@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.bundle.manifest import Manifest
-from mlaas4hep.bundle.writer import BundleContent, bundle_name, write_bundle
+from mlaas4hep.bundle.writer import BundleContent, check_target, write_bundle
 from mlaas4hep.errors import LabelError, ModelFileError, TrainingError
 from mlaas4hep.settings import flag, integer, read_settings, setting
 from mlaas4hep.streaming.encoding import Encoding
@@ -157,7 +157,7 @@ def train(
     progress = progress or NoProgress()
     target = None if out is None else Path(out)
     if target is not None:
-        bundle_name(target)  # a name that no server takes is better refused now than after the training
+        check_target(target)
     events = _count_events(dataset)
     encoding = dataset.encoding
     task = Task(encoding.width, len(dataset.classes))
