@@ -125,7 +125,7 @@ def write(arguments: argparse.Namespace, dataset: Dataset, result: TrainingResul
     print(f"{result.bundle}: {result.bundle.stat().st_size / 1024:.0f} kB; {agreement}")
     for plot in result.save_plots(arguments.out):
         print(plot)
-    scores = arguments.out / "scores.parquet"
+    scores: Path = arguments.out / "scores.parquet"
     with progress_of_events("Scoring") as progress:
         summary = predict_files(result.bundle, dataset.files, scores, progress=progress)
     print(
