@@ -120,7 +120,7 @@ def start_server(tmp_path: Path) -> Iterator[ServerStarter]:
     running: list[ServerProcess] = []
 
     def start(**settings: Any) -> ServerProcess:
-        server = serve_in_process(settings.pop("models", tmp_path / "models"), **settings)
+        server = serve_in_process(settings.pop("models", tmp_path / "models"), **{"drain_seconds": 0.05, **settings})
         running.append(server.start())
         return server
 

@@ -30,7 +30,7 @@ __all__ = ["Description", "Engine", "Served", "Statistics"]
 
 logger = logging.getLogger(__name__)
 
-# A batch that is over sooner than this is run by the loop itself: to hand it to the thread and back takes longer, since both need the interpreter's lock.
+# A batch that is over sooner than this is run by the loop itself: the way to the thread and back takes longer, since both need the interpreter.
 INLINE_SECONDS = 0.001
 
 Rows = npt.NDArray[np.float32]

@@ -163,10 +163,13 @@ def _log(settings: ServerSettings) -> Generator[None, None, None]:
             raise SettingError("log_file", rule, f"{settings.log_file} ({error.strerror})") from None
     handler.setFormatter(logging.Formatter("time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s"))
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[settings.verbose]
-    loggers = [logging.getLogger(name) for name in ("mlaas4hep", "uvicorn")]
+    # What these warn of is what clients do wrong: that is theirs to know, and must not fill the log of a quiet server.
+    others = logging.WARNING if settings.verbose else logging.ERROR
+    levels = {"mlaas4hep": level, "uvicorn": others, "python_multipart": others}
+    loggers = [logging.getLogger(name) for name in levels]
     before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(level if logger.name == "mlaas4hep" else max(level, logging.WARNING))
+        logger.setLevel(levels[logger.name])
         logger.addHandler(handler)
     try:
         yield

@@ -31,6 +31,8 @@ from mlaas4hep.errors import (
 
 __all__ = ["STATUS", "error_answer", "json_answer", "refusal"]
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 logger = logging.getLogger(__name__)
 
 STATUS: Mapping[type[MLaaS4HEPError], int] = {
@@ -66,7 +68,7 @@ def error_answer(error: Exception) -> Response:
                 return refusal(status, str(error))
     if isinstance(error, HTTPException):
         return refusal(error.status_code, error.detail or HTTPStatus(error.status_code).phrase, error.headers)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         logger.error("the disk of the server is full: %s", error)
         return refusal(507, "the disk of the server is full")
     number = uuid.uuid4().hex[:12]

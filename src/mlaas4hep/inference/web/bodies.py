@@ -10,6 +10,7 @@ import asyncio
 import binascii
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -150,20 +151,19 @@ async def read_form(scope: Scope, receive: Receive, limit: int, folder: Path | N
     boundary = options.get(b"boundary", b"")
     if kind.lower() != b"multipart/form-data" or not boundary:
         raise RequestError("the body must be multipart/form-data with a boundary", status=415)
-    reader = _FormReader(boundary, folder, base64_parts="base64" in header(scope, b"content-encoding").lower())
-    waiting = bytearray()
     try:
-        async for piece in _pieces(scope, receive, limit):
-            waiting += piece
-            if len(waiting) >= WRITE_BYTES:
-                await asyncio.to_thread(reader.feed, bytes(waiting))
-                waiting.clear()
-        await asyncio.to_thread(reader.feed, bytes(waiting))
-        return await asyncio.to_thread(reader.finish)
+        reader = _FormReader(boundary, folder, base64_parts="base64" in header(scope, b"content-encoding").lower())
+        with closing(reader):
+            waiting = bytearray()
+            async for piece in _pieces(scope, receive, limit):
+                waiting += piece
+                if len(waiting) >= WRITE_BYTES:
+                    await asyncio.to_thread(reader.feed, bytes(waiting))
+                    waiting.clear()
+            await asyncio.to_thread(reader.feed, bytes(waiting))
+            return await asyncio.to_thread(reader.finish)
     except FormParserError as error:
         raise RequestError(f"the form is damaged: {error}") from None
-    finally:
-        reader.close()
 
 
 class _FormReader:

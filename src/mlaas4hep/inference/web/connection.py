@@ -65,6 +65,13 @@ class Connection(HttpToolsProtocol):
         if not self._refused:
             super().data_received(data)
 
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Let a client that has said all still hear the answer; one that stops in the middle of a request is let go."""
+        waiting = self.cycle is not None and not self.cycle.response_complete and self.complete_by == inf
+        if waiting:
+            self.cycle.keep_alive = False
+        return waiting
+
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
