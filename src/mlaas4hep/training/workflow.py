@@ -152,8 +152,8 @@ def train(
     SettingError
         If a parameter is wrong.
     """
-    if not isinstance(params, TrainingParams):
-        params = read_settings(TrainingParams, params or {})
+    given = dataclasses.asdict(params) if isinstance(params, TrainingParams) else params
+    params = read_settings(TrainingParams, given or {})
     progress = progress or NoProgress()
     target = None if out is None else Path(out)
     if target is not None:
