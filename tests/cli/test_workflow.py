@@ -61,7 +61,7 @@ def test_without_a_model_it_writes_the_specs_and_says_the_reading_rates(work, ca
     for branch in (*whole["fkeys"], *whole["jkeys"]):
         assert whole["maxv"][branch] == max(part["maxv"][branch] for part in parts)
         assert whole["minv"][branch] == min(part["minv"][branch] for part in parts)
-    assert re.search(r"signal\.root: 400 events, \(3-flat, 2-jagged\) branches, \d+\.\d+ sec, \d+\.\d kHz", out)
+    assert re.search(r"signal\.root: 400 events, \(5-flat, 2-jagged\) branches, \d+\.\d+ sec, \d+\.\d kHz", out)
     assert "no --model and no --test: the specs are all there is to do" in out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -149,6 +150,17 @@ def test_the_graph_gives_the_frameworks_numbers_for_any_number_of_events(make, t
         batch = toy_events(events, classes, seed=4)
         raw = np.where(batch.mask, np.float32(np.nan), batch.x)
         assert session.run(None, {FEATURES: raw})[0] == pytest.approx(trainer.predict(batch.x, batch.mask), abs=1e-5)
+
+
+def test_ctrl_c_comes_out_as_such_and_works_again_afterwards(make, tmp_path, train):
+    class Impatient(NoProgress):
+        def advance(self, events, loss):
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(), train, tmp_path, progress=Impatient())
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_last_batch_of_one_event_does_no_harm(make, tmp_path):

@@ -39,6 +39,7 @@ SQUASHES = {
     "log_softmax": "log_softmax",
     "_log_softmax": "log_softmax",
 }
+NOTING = ("torch.onnx", "torch.export", "onnxscript", "lightning", "lightning.fabric", "lightning.pytorch")
 EXAMPLE_EVENTS = 3  # not 0 or 1, which torch.export takes for fixed sizes
 
 
@@ -136,10 +137,7 @@ def to_onnx(program: torch.export.ExportedProgram, source: str) -> bytes:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the exporter's and Lightning's notes, which are not about what the user did, from the terminal."""
-    loggers = [
-        logging.getLogger(name)
-        for name in ("torch.onnx", "torch.export", "lightning", "lightning.pytorch", "onnxscript")
-    ]
+    loggers = [logging.getLogger(name) for name in NOTING]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,7 +74,7 @@ def fit(
     callbacks: list[Callback] = [checkpoint]
     if validation is not None:
         callbacks.append(EarlyStopping(WATCHED, patience=settings.patience, check_finite=False))
-    with quiet(), reproducible(settings.seed):
+    with quiet(), reproducible(settings.seed), _interruptible():
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             accelerator="auto",
@@ -92,6 +94,21 @@ def fit(
     saved = torch.load(Path(checkpoint.best_model_path), map_location="cpu", weights_only=True)
     task.load_state_dict(saved["state_dict"])
     return History(results, saved["epoch"] + 1)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C out as KeyboardInterrupt; Lightning would end the process and leave the signal ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from leaving
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
 
 
 class _Tensors:
