@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -12,7 +13,7 @@ from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.bundle.writer import write_bundle
 from mlaas4hep.errors import ArchiveError, BundleError, FeatureError
 
-from .conftest import ENCODING, WEIGHTS, predict
+from .conftest import ENCODING, WEIGHTS, linear_graph, predict
 
 
 @pytest.fixture
@@ -84,6 +85,11 @@ def test_a_changed_or_missing_file_is_found(folder, file):
     [
         ({"format_version": 2}, "format version is 2; this package reads 1"),
         ({"parity": 3}, "damaged"),
+        ({"parity": {"events": 1}}, "damaged"),
+        ({"width": float("inf")}, "damaged"),
+        ({"sha256": []}, "damaged"),
+        ({"name": ["higgs"]}, "'name' is list"),
+        ({"metrics": None}, "'metrics' is NoneType"),
         ({"labels": ["a", "b"]}, "do not fit each other"),
         ({"width": 4}, "do not fit each other"),
         ({"sha256": {}}, "no checksum of"),
@@ -94,6 +100,46 @@ def test_a_manifest_that_does_not_fit_is_refused(folder, change, said):
     manifest = json.loads((folder / "manifest.json").read_text()) | change
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=said):
+        Bundle.open(folder)
+
+
+def replace_file(folder, file, data):
+    """Put another file into a bundle as somebody would who knows how: with its checksum."""
+    (folder / file).write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"][file] = hashlib.sha256(data).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "must be version 1"),
+        ({"features": [{"branch": "MET_pt"}]}, "damaged"),
+        ({"features": 3}, "damaged"),
+        (
+            {"features": [{"branch": "b", "jagged": True, "width": 10**12, "shift": 0, "scale": 1}]},
+            "1000000000000 places",
+        ),
+        ({"features": [{"branch": "b", "jagged": True, "width": -3, "shift": 0, "scale": 1}]}, "-3 places"),
+    ],
+)
+def test_an_encoding_that_is_none_is_refused_whatever_its_checksum(folder, change, said):
+    encoding = json.loads((folder / "encoding.json").read_text()) | change
+    replace_file(folder, "encoding.json", json.dumps(encoding).encode())
+    with pytest.raises(BundleError, match=said):
+        Bundle.open(folder)
+
+
+def test_a_graph_of_another_shape_is_refused_whatever_its_checksum(folder):
+    replace_file(folder, "model.onnx", linear_graph())
+    with pytest.raises(BundleError, match=r"its graph has the input \[\('x', .* right is 'features', float, 3 wide"):
+        Bundle.open(folder).predict(np.zeros((1, 3), np.float32))
+
+
+def test_labels_that_are_no_text_are_refused(folder):
+    replace_file(folder, "labels.txt", b"\xff\n\xfe\n")
+    with pytest.raises(BundleError, match="do not fit each other"):
         Bundle.open(folder)
 
 

@@ -121,8 +121,12 @@ class Manifest:
             known["width"] = int(known["width"])
         except KeyError as error:
             raise BundleError(bundle, f"manifest.json has no '{error.args[0]}'") from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(bundle, f"manifest.json is damaged: {error}") from error
+        for name, kind in (("name", str), ("created", str), ("framework", str), ("output", str), ("data", dict),
+                           ("training", dict), ("metrics", dict), ("versions", dict)):  # fmt: skip
+            if not isinstance(known[name], kind):
+                raise BundleError(bundle, f"manifest.json is damaged: '{name}' is {type(known[name]).__name__}")
         return cls(**known)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle"]
 
 NEEDED_FILES = ("model.onnx", "labels.txt", "params.json", "encoding.json", "specs.json")
+MOST_PLACES = 1_000_000  # a bundle may come from anybody; the widest NanoAOD has some 2,500
 ROWS_AT_ONCE = 4096  # 2 MB for 125 places: stays in the cache, and memory does not grow with the number of events
 
 
@@ -111,9 +112,14 @@ class Bundle:
     def encoding(self) -> Encoding:
         """The features, their places and scaling."""
         try:
-            return Encoding.from_dict(self._json("encoding.json"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            encoding = Encoding.from_dict(self._json("encoding.json"))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise BundleError(str(self.source), f"encoding.json is damaged: {error}") from error
+        if any(feature.width < 1 for feature in encoding.features) or not 1 <= encoding.width <= MOST_PLACES:
+            raise BundleError(
+                str(self.source), f"encoding.json has {encoding.width} places; right is 1 to {MOST_PLACES}"
+            )
+        return encoding
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -131,7 +137,17 @@ class Bundle:
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
-        return open_session(self.folder / "model.onnx")
+        session = open_session(self.folder / "model.onnx")
+        for kind, values, name, columns in (
+            ("input", session.get_inputs(), FEATURES, self.encoding.width),
+            ("output", session.get_outputs(), self.output, len(self.labels)),
+        ):
+            found = [(value.name, value.type, *value.shape[1:]) for value in values]
+            if found != [(name, "tensor(float)", columns)]:
+                raise BundleError(
+                    str(self.source), f"its graph has the {kind} {found}; right is '{name}', float, {columns} wide"
+                )
+        return session
 
     def predict(self, raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Predict events from their physical values.
@@ -174,7 +190,7 @@ class Bundle:
                 raise BundleError(str(self.source), f"'{file}' is missing")
             if file_sha256(self.folder / file) != self.manifest.sha256[file]:
                 raise BundleError(str(self.source), f"'{file}' is not the file that was written: its checksum differs")
-        labels = tuple((self.folder / "labels.txt").read_text(encoding="utf-8").splitlines())
+        labels = tuple((self.folder / "labels.txt").read_text(encoding="utf-8", errors="replace").splitlines())
         if labels != self.labels or self.encoding.width != self.manifest.width:
             raise BundleError(str(self.source), "manifest, labels.txt and encoding.json do not fit each other")
 

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mlaas4hep.bundle.graph import Output
+from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph
+from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import ModelFileError, TrainingError
+from mlaas4hep.streaming.encoding import Encoding, Feature
 from mlaas4hep.training.frameworks.base import FitSettings, NoProgress, Task
 from mlaas4hep.training.frameworks.torch.trainer import make_trainer
 
@@ -116,6 +118,11 @@ def test_forward_gets_the_mask_if_it_asks_for_it(tmp_path):
     batch = toy_events(20)
     all_there = trainer.predict(batch.x, np.zeros_like(batch.mask))
     assert not np.array_equal(trainer.predict(batch.x, batch.mask), all_there)
+    as_it_is = Encoding(tuple(Feature(f"f{place}", False, 1) for place in range(5)))
+    graph, output = trainer.to_onnx()
+    session = open_session(complete_graph(graph, as_it_is, output, 2))
+    raw = np.where(batch.mask, np.float32(np.inf), batch.x)
+    assert session.run(None, {FEATURES: raw})[0] == pytest.approx(trainer.predict(batch.x, batch.mask), abs=1e-6)
 
 
 @pytest.mark.parametrize("form", ["class", "function", "instance"])
