@@ -16,6 +16,11 @@ __all__ = ["FORMAT_VERSION", "Manifest", "Parity", "file_sha256", "installed_ver
 
 FORMAT_VERSION = 1
 
+PLAIN_PARTS = {
+    **dict.fromkeys(("name", "created", "framework", "output"), str),
+    **dict.fromkeys(("data", "training", "metrics", "versions"), dict),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:
@@ -123,8 +128,7 @@ class Manifest:
             raise BundleError(bundle, f"manifest.json has no '{error.args[0]}'") from error
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(bundle, f"manifest.json is damaged: {error}") from error
-        for name, kind in (("name", str), ("created", str), ("framework", str), ("output", str), ("data", dict),
-                           ("training", dict), ("metrics", dict), ("versions", dict)):  # fmt: skip
+        for name, kind in PLAIN_PARTS.items():
             if not isinstance(known[name], kind):
                 raise BundleError(bundle, f"manifest.json is damaged: '{name}' is {type(known[name]).__name__}")
         return cls(**known)
