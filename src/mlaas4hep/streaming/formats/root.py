@@ -20,6 +20,7 @@ from uproot.interpretation.numerical import AsDtype, Numerical
 
 from mlaas4hep.errors import MissingExtraError, MLaaS4HEPError, SourceError, TreeNotFoundError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
+from mlaas4hep.streaming.formats.root_baskets import BasketBranch, LocalBaskets, basket_branch
 
 __all__ = ["RootReader"]
 
@@ -60,7 +61,9 @@ class RootReader:
         try:
             self._source = _find_tree(self._file, path, tree)
             self._layout: _TreeLayout | _NtupleLayout = (
-                _NtupleLayout(self._source) if "RNTuple" in self._source.classname else _TreeLayout(self._source)
+                _NtupleLayout(self._source)
+                if "RNTuple" in self._source.classname
+                else _TreeLayout(self._source, None if "://" in path else path)
             )
             self.entries = int(self._source.num_entries)
         except MLaaS4HEPError:
@@ -92,23 +95,32 @@ class RootReader:
         except Exception as error:
             raise SourceError(self.path, f"entries {start}–{stop - 1} cannot be read: {_reason(error)}") from error
         for name, column in read.items():
-            events = len(column.content if column.offsets is None else column.offsets) - (column.offsets is not None)
-            if events != stop - start:
-                raise SourceError(
-                    self.path, f"branch '{name}' holds {events} of the {stop - start} events from entry {start}"
-                )
+            problem = _problem(column, stop - start)
+            if problem:
+                raise SourceError(self.path, f"branch '{name}', entries {start}–{stop - 1}: {problem}")
         return read
 
     def close(self) -> None:
         """Close the file."""
+        if hasattr(self, "_layout"):
+            self._layout.close()
         self._file.close()
 
 
 class _TreeLayout:
-    """Branches of a TTree."""
+    """Branches of a TTree; those of a local file are read basket by basket where they are of plain numbers, all others by uproot.
 
-    def __init__(self, tree: Any) -> None:
+    Parameters
+    ----------
+    tree : uproot.TTree
+    path : str or None
+        Where the file is, if it is local.
+    """
+
+    def __init__(self, tree: Any, path: str | None) -> None:
         self._tree = tree
+        self._baskets = LocalBaskets(path) if path else None
+        self._described: dict[str, BasketBranch | None] = {}
         self._branches: dict[str, Any] = {}
         self.columns: dict[str, ColumnType] = {}
         self.skipped: dict[str, str] = {}
@@ -131,6 +143,23 @@ class _TreeLayout:
         return np.array(sorted((common or set()) | {0, self._tree.num_entries}), np.int64)
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
+        plain = {name: branch for name in columns if (branch := self._described_branch(name)) is not None}
+        read = self._baskets.read(start, stop, plain) if self._baskets else {}
+        others = [name for name in columns if name not in read]
+        return read | (self._read_with_uproot(start, stop, others) if others else {})
+
+    def close(self) -> None:
+        if self._baskets:
+            self._baskets.close()
+
+    def _described_branch(self, name: str) -> BasketBranch | None:
+        if self._baskets is None:
+            return None
+        if name not in self._described:
+            self._described[name] = basket_branch(self._branches[name], int(self._tree.num_entries))
+        return self._described[name]
+
+    def _read_with_uproot(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
         names = {id(self._branches[name]): name for name in columns}
         arrays = self._tree.arrays(
             filter_branch=lambda branch: id(branch) in names,
@@ -168,6 +197,9 @@ class _NtupleLayout:
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
         arrays = self._ntuple.arrays(filter_name=list(columns), entry_start=start, entry_stop=stop, array_cache=None)
         return {name: _column(arrays[name]) for name in columns}
+
+    def close(self) -> None:
+        pass
 
 
 def _open(path: str) -> Any:
@@ -281,6 +313,18 @@ def _column(array: ak.Array) -> Column:
     offsets = np.asarray(layout.offsets.data).astype(np.int64, copy=False)
     content = layout.content.data[offsets[0] : offsets[-1]]
     return Column(_native(content), offsets - offsets[0] if offsets[0] else offsets)
+
+
+def _problem(column: Column, events: int) -> str | None:
+    """Return what is wrong with a column, if anything: the kernels trust offsets."""
+    offsets = column.offsets
+    if offsets is None:
+        return None if len(column.content) == events else f"it holds {len(column.content)} of {events} events"
+    if len(offsets) != events + 1:
+        return f"it holds {len(offsets) - 1} of {events} events"
+    if offsets[0] != 0 or offsets[-1] != len(column.content) or (np.diff(offsets) < 0).any():
+        return "its lists do not add up"
+    return None
 
 
 def _native(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
