@@ -181,7 +181,9 @@ def test_names_that_differ_only_in_the_composition_of_letters_are_refused(folder
 
 
 def test_a_folder_with_the_name_of_a_file_is_refused(folder: Path) -> None:
-    refused(tar_of(*good_members(), (member("higgs/model.onnx", tarfile.DIRTYPE), b"")), folder, "as a file and as a folder")
+    refused(
+        tar_of(*good_members(), (member("higgs/model.onnx", tarfile.DIRTYPE), b"")), folder, "as a file and as a folder"
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,9 @@ def test_an_extended_header_that_is_huge_is_refused(folder: Path) -> None:
     refused(tar_of((header, b"{}")), folder, "extended header of 1000")
 
 
-@pytest.mark.parametrize("records", [b"garbage", b"99999 path=x\n", b"5 p=x", b"-3 path=x\n", b"11 pathhhhh\n", b"12 path=\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "records", [b"garbage", b"99999 path=x\n", b"5 p=x", b"-3 path=x\n", b"11 pathhhhh\n", b"12 path=\xff\xfe\n"]
+)
 def test_a_damaged_extended_header_is_refused(folder: Path, records: bytes) -> None:
     refused(tar_of((member("meta", b"x"), records), *good_members()), folder, "extended header|not UTF-8")
 
@@ -332,7 +336,9 @@ except ArchiveTooLargeError as error:
 
 @pytest.mark.parametrize("size", [1 << 30, 10 << 30])
 def test_ten_gigabytes_of_zeros_stop_without_taking_memory_or_disk(folder: Path, size: int) -> None:
-    run = subprocess.run([sys.executable, "-c", BOMB, str(folder), str(size)], capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", BOMB, str(folder), str(size)], capture_output=True, text=True, timeout=120
+    )
     kilobytes, _, message = run.stdout.partition(" ")
     assert "the archive inflates to more than" in message or "at most" in message, run.stderr
     assert int(kilobytes) < 32 << 10
@@ -355,7 +361,9 @@ except ArchiveError as error:
 """
     archive = folder.parent / "a.tar"
     archive.write_bytes(tar_of(*good_members(), (member("higgs/large"), b"x" * 100_000)))
-    run = subprocess.run([sys.executable, "-c", code, str(archive), str(folder)], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(archive), str(folder)], capture_output=True, text=True, timeout=60
+    )
     assert run.stdout.strip() == "the archive cannot be unpacked: File too large", run.stderr
     assert list(folder.iterdir()) == []
 
@@ -367,8 +375,12 @@ def test_an_archive_that_is_not_there_is_one_clear_error(folder: Path) -> None:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damaged_archives_are_unpacked_inside_their_folder_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    archive = bytearray(tar_of(*good_members(), form=data.draw(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))))
+def test_damaged_archives_are_unpacked_inside_their_folder_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    archive = bytearray(
+        tar_of(*good_members(), form=data.draw(st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])))
+    )
     for _ in range(data.draw(st.integers(1, 6))):
         archive[data.draw(st.integers(0, 3000))] = data.draw(st.integers(0, 255))
     for start in range(0, 3072, 512):  # a checksum that fits, so that the damage is not found by it alone

@@ -46,12 +46,23 @@ def bundle_graph(encoding: Encoding, seed: int = 1) -> bytes:
         helper.make_node("Add", ["product", "bias"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    constants = {"shift": encoding.shifts, "scale": encoding.scales, "zero": np.float32(0), "weights": weights, "bias": bias}
+    constants = {
+        "shift": encoding.shifts,
+        "scale": encoding.scales,
+        "zero": np.float32(0),
+        "weights": weights,
+        "bias": bias,
+    }
     return serialised(nodes, encoding.width, constants, ("features", "probabilities"), 2)
 
 
 def serialised(
-    nodes: list[Any], width: int | None, constants: dict[str, Any], names: tuple[str, str] = ("x", "y"), outputs: int | None = 1, batch: Any = "n"
+    nodes: list[Any],
+    width: int | None,
+    constants: dict[str, Any],
+    names: tuple[str, str] = ("x", "y"),
+    outputs: int | None = 1,
+    batch: Any = "n",
 ) -> bytes:
     graph = helper.make_graph(
         nodes,

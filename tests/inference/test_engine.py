@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.inference.conftest import sum_graph, write_plain_model
 
 from mlaas4hep.errors import BundleError, FeatureError, ModelNotFoundError, OverloadedError, RequestError
 from mlaas4hep.inference import engine as engine_module
 from mlaas4hep.inference.engine import Engine
 from mlaas4hep.inference.repository import Repository
-from tests.inference.conftest import sum_graph, write_plain_model
 
 
 def run(root: Path, work: Callable[[Engine], Awaitable[Any]], **limits: int) -> Any:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.inference.conftest import ServerStarter, sum_graph, write_plain_model
 
 from mlaas4hep.inference.client import TFaaSClient
 from mlaas4hep.inference.server import ServerProcess, serve_in_process
-from tests.inference.conftest import ServerStarter, sum_graph, write_plain_model
 
 ROW = b'{"values": [1, 2, 3], "model": "sum"}'
 
@@ -25,7 +25,9 @@ ROW = b'{"values": [1, 2, 3], "model": "sum"}'
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     models = tmp_path_factory.mktemp("hostile") / "models"
     write_plain_model(models / "sum", sum_graph())
-    with serve_in_process(models, header_seconds=1.0, body_seconds=1.0, json_bytes=1 << 20, upload_bytes=1 << 21) as running:
+    with serve_in_process(
+        models, header_seconds=1.0, body_seconds=1.0, json_bytes=1 << 20, upload_bytes=1 << 21
+    ) as running:
         yield running
         assert predict(running) == [6.0]  # after all that is in this file
 
@@ -61,7 +63,12 @@ def parse(answer: bytes) -> tuple[int, dict[str, str]]:
 
 
 def post(body: bytes, *headers: str, path: str = "/json", length: int | None = None, host: str = "127.0.0.1") -> bytes:
-    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body) if length is None else length}", "Connection: close"]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Host: {host}",
+        f"Content-Length: {len(body) if length is None else length}",
+        "Connection: close",
+    ]
     return "\r\n".join([*lines, *headers, "", ""]).encode("latin-1") + body
 
 
@@ -71,7 +78,14 @@ def test_the_way_these_tests_ask_works(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [(b"", 400), (b"{", 400), (b"[" * 200_000, 400), (b'{"values": [NaN, 1, 2], "model": "sum"}', 400), (b"\xff\xfe\0", 400), (b"{}", 400)],
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[" * 200_000, 400),
+        (b'{"values": [NaN, 1, 2], "model": "sum"}', 400),
+        (b"\xff\xfe\0", 400),
+        (b"{}", 400),
+    ],
 )
 def test_bodies_that_are_no_request(server: ServerProcess, body: bytes, status: int) -> None:
     answered, answer = ask(server, post(body))
@@ -79,7 +93,10 @@ def test_bodies_that_are_no_request(server: ServerProcess, body: bytes, status: 
 
 
 def test_a_body_that_is_said_to_be_too_large_is_refused_before_it_comes(server: ServerProcess) -> None:
-    assert ask(server, post(b"", length=100 << 20)) == (413, {"error": "the body is too large; at most 1048576 bytes are accepted"})
+    assert ask(server, post(b"", length=100 << 20)) == (
+        413,
+        {"error": "the body is too large; at most 1048576 bytes are accepted"},
+    )
 
 
 def test_a_hundred_megabytes_are_refused_without_being_kept(server: ServerProcess) -> None:
@@ -112,7 +129,9 @@ def test_a_body_that_inflates_to_too_much_is_refused(server: ServerProcess) -> N
     bomb = gzip.compress(b" " * (64 << 20))
     assert ask(server, post(bomb, "Content-Encoding: gzip"))[0] == 413
     assert ask(server, post(gzip.compress(ROW), "Content-Encoding: gzip")) == (200, [6.0])
-    assert ask(server, post(gzip.compress(ROW)[:-9], "Content-Encoding: gzip"))[1] == {"error": "the compressed body is cut off"}
+    assert ask(server, post(gzip.compress(ROW)[:-9], "Content-Encoding: gzip"))[1] == {
+        "error": "the compressed body is cut off"
+    }
     assert ask(server, post(ROW, "Content-Encoding: gzip"))[0] == 400
     assert ask(server, post(ROW, "Content-Encoding: br"))[0] == 415
 
@@ -120,7 +139,9 @@ def test_a_body_that_inflates_to_too_much_is_refused(server: ServerProcess) -> N
 def test_a_body_one_byte_at_a_time_is_read(server: ServerProcess) -> None:
     with connect(server) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sendall(b"POST /json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(
+            b"POST /json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         for byte in ROW:
             connection.sendall(b"1\r\n%c\r\n" % byte)
         connection.sendall(b"0\r\n\r\n")
@@ -129,13 +150,17 @@ def test_a_body_one_byte_at_a_time_is_read(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("chunk", [b"zz\r\n", b"-1\r\n", b"fffffffffffffffffff\r\n", b"5;x\n12345"])
 def test_chunks_that_lie_are_refused(server: ServerProcess, chunk: bytes) -> None:
-    status, answer = ask(server, b"POST /json HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk + b"\r\n")
+    status, answer = ask(
+        server, b"POST /json HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk + b"\r\n"
+    )
     assert (status in (400, 408, 413), set(answer)) == (True, {"error"})
 
 
 @pytest.mark.parametrize("length", ["-1", "abc", "1e3", "99999999999999999999999", "3, 3"])
 def test_a_content_length_that_is_no_length_is_refused(server: ServerProcess, length: str) -> None:
-    status, answer = ask(server, f"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode() + ROW)
+    status, answer = ask(
+        server, f"POST /json HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode() + ROW
+    )
     assert (status in (400, 413), set(answer)) == (True, {"error"})
 
 
@@ -180,7 +205,15 @@ def test_many_headers_and_long_headers_and_addresses_are_refused(server: ServerP
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\0" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/9.9\r\n\r\n", b"G=T / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nA B: c\r\n\r\n"]
+    "garbage",
+    [
+        b"\0" * 100,
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"G=T / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA B: c\r\n\r\n",
+    ],
 )
 def test_what_is_not_http_is_answered_in_json(server: ServerProcess, garbage: bytes) -> None:
     status, answer = ask(server, garbage)
@@ -236,9 +269,14 @@ def test_expecting_to_continue_is_answered(server: ServerProcess) -> None:
         ("Host: localhost\r\nSec-Fetch-Site: cross-site", 403),
     ],
 )
-def test_requests_that_a_page_of_others_makes_a_browser_send_are_refused(server: ServerProcess, path: str, header: str, status: int) -> None:
+def test_requests_that_a_page_of_others_makes_a_browser_send_are_refused(
+    server: ServerProcess, path: str, header: str, status: int
+) -> None:
     method = {"/models": "GET", "/": "GET", "/delete/sum": "DELETE"}.get(path, "POST")
-    request = f"{method} {path} HTTP/1.1\r\n{header}\r\nConnection: close\r\nContent-Length: {len(ROW)}\r\n\r\n".encode() + ROW
+    request = (
+        f"{method} {path} HTTP/1.1\r\n{header}\r\nConnection: close\r\nContent-Length: {len(ROW)}\r\n\r\n".encode()
+        + ROW
+    )
     answered, answer = ask(server, request)
     assert (answered, set(answer)) == (status, {"error"})
     assert (server.settings.models / "sum").is_dir()
@@ -246,10 +284,18 @@ def test_requests_that_a_page_of_others_makes_a_browser_send_are_refused(server:
 
 @pytest.mark.parametrize(
     "header",
-    ["Host: localhost:8083", "Host: LOCALHOST", "Host: [::1]:8083", "Host: 127.0.0.1", "Host: localhost:1\r\nOrigin: http://localhost:1\r\nSec-Fetch-Site: same-origin"],
+    [
+        "Host: localhost:8083",
+        "Host: LOCALHOST",
+        "Host: [::1]:8083",
+        "Host: 127.0.0.1",
+        "Host: localhost:1\r\nOrigin: http://localhost:1\r\nSec-Fetch-Site: same-origin",
+    ],
 )
 def test_requests_of_this_machine_are_answered(server: ServerProcess, header: str) -> None:
-    request = f"POST /json HTTP/1.1\r\n{header}\r\nConnection: close\r\nContent-Length: {len(ROW)}\r\n\r\n".encode() + ROW
+    request = (
+        f"POST /json HTTP/1.1\r\n{header}\r\nConnection: close\r\nContent-Length: {len(ROW)}\r\n\r\n".encode() + ROW
+    )
     assert ask(server, request) == (200, [6.0])
 
 
@@ -259,9 +305,22 @@ def test_requests_of_this_machine_are_answered(server: ServerProcess, header: st
         (b"", 400, "cut off"),
         (b"--b\r\n\r\nx\r\n--b--\r\n", 400, "without a name"),
         (b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nx', 400, "cut off"),
-        (b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nx\r\n--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nx\r\n--b--', 400, "twice"),
-        (b"".join(b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\nx\r\n' % n for n in range(50)) + b"--b--", 413, "more than 32 parts"),
-        (b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n' + b"x" * 100_000 + b"\r\n--b--", 413, "more than 65536 bytes"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nx\r\n--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nx\r\n--b--',
+            400,
+            "twice",
+        ),
+        (
+            b"".join(b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\nx\r\n' % n for n in range(50))
+            + b"--b--",
+            413,
+            "more than 32 parts",
+        ),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n' + b"x" * 100_000 + b"\r\n--b--",
+            413,
+            "more than 65536 bytes",
+        ),
         (b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n\xff\r\n--b--', 400, "not UTF-8"),
         (b"--b\r\n" + b"X: y\r\n" * 100 + b"\r\nx\r\n--b--", 400, "damaged"),
         (b"--b\r\nX: " + b"y" * 100_000 + b"\r\n\r\nx\r\n--b--", 400, "damaged"),
@@ -273,7 +332,15 @@ def test_forms_that_are_damaged_are_refused(server: ServerProcess, body: bytes, 
     assert (answered, message in answer["error"]) == (status, True), answer
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=", "text/form-data; boundary=b", "multipart/form-data; boundary=" + "b" * 500])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "text/form-data; boundary=b",
+        "multipart/form-data; boundary=" + "b" * 500,
+    ],
+)
 def test_forms_without_a_boundary_are_refused(server: ServerProcess, kind: str) -> None:
     assert ask(server, post(b"--b--", f"Content-Type: {kind}", path="/upload"))[0] in (400, 415)
 
@@ -314,7 +381,9 @@ def test_thousands_of_damaged_requests_give_no_defect_and_no_growth(server: Serv
     assert process.memory_info().rss < 1.2 * memory
 
 
-def test_a_disk_that_fills_up_is_said_and_leaves_nothing(tmp_path: Path, start_server: ServerStarter, bundle: Path) -> None:
+def test_a_disk_that_fills_up_is_said_and_leaves_nothing(
+    tmp_path: Path, start_server: ServerStarter, bundle: Path
+) -> None:
     """A limit on the size of files stands for the disk: the same call fails."""
     import resource
 

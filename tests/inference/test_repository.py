@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.inference.conftest import bundle_graph, sum_graph, write_bundle, write_plain_model
 
 from mlaas4hep.bundle.graph import Output
 from mlaas4hep.bundle.writer import BundleContent
@@ -21,10 +22,25 @@ from mlaas4hep.bundle.writer import write_bundle as write_training_bundle
 from mlaas4hep.errors import BundleError, ModelNameError, ModelNotFoundError, RequestError, SettingError
 from mlaas4hep.inference import staging
 from mlaas4hep.inference.repository import Repository
-from tests.inference.conftest import bundle_graph, sum_graph, write_bundle, write_plain_model
 from mlaas4hep.streaming.encoding import Encoding, Feature
 
-HOSTILE_NAMES = ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "-x", "a\n", "a\0", "é", "a b", "a" * 129, "%2e%2e"]
+HOSTILE_NAMES = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/b",
+    "a\\b",
+    "/etc",
+    ".hidden",
+    "-x",
+    "a\n",
+    "a\0",
+    "é",
+    "a b",
+    "a" * 129,
+    "%2e%2e",
+]
 
 
 @pytest.fixture
@@ -45,7 +61,12 @@ def test_a_published_model_is_there_with_all_its_files(repository: Repository) -
     assert publish(repository) == 1
     version = repository.find("higgs")
     assert version.folder == repository.root / "higgs" / "1"
-    assert sorted(path.name for path in version.folder.iterdir()) == ["encoding.json", "labels.txt", "model.onnx", "params.json"]
+    assert sorted(path.name for path in version.folder.iterdir()) == [
+        "encoding.json",
+        "labels.txt",
+        "model.onnx",
+        "params.json",
+    ]
     assert (version.parameters["name"], version.parameters["output_node"]) == ("higgs", "")
 
 
@@ -93,7 +114,12 @@ def test_looking_again_keeps_what_has_not_changed_and_sees_what_has(repository: 
 
 def test_broken_models_are_passed_over_and_said_once(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
     publish(repository)
-    for name, content in {"json": "{", "list": "[]", "type": '{"options": 7}', "path": '{"model": "/etc/passwd"}'}.items():
+    for name, content in {
+        "json": "{",
+        "list": "[]",
+        "type": '{"options": 7}',
+        "path": '{"model": "/etc/passwd"}',
+    }.items():
         (repository.root / name).mkdir()
         (repository.root / name / "params.json").write_text(content)
     (repository.root / "empty").mkdir()
@@ -132,14 +158,16 @@ def test_an_unknown_model_names_the_nearest(repository: Repository) -> None:
 def break_file(folder: Path, how: str) -> None:
     other = Encoding((Feature("x", False, 1),))
     changes = {
-        "no model": lambda: (folder / "model.onnx").unlink(),
+        "no model": (folder / "model.onnx").unlink,
         "garbage": lambda: (folder / "model.onnx").write_bytes(b"garbage"),
         "cut off": lambda: (folder / "model.onnx").write_bytes(bundle_graph(other)[:-40]),
         "other width": lambda: (folder / "encoding.json").write_text(json.dumps(other.to_dict())),
         "encoding": lambda: (folder / "encoding.json").write_text('{"version": 1, "layout": "flat"}'),
-        "width 0": lambda: (folder / "encoding.json").write_text(json.dumps(Encoding((Feature("x", True, 0),)).to_dict())),
+        "width 0": lambda: (folder / "encoding.json").write_text(
+            json.dumps(Encoding((Feature("x", True, 0),)).to_dict())
+        ),
         "labels": lambda: (folder / "labels.txt").write_text("a\nb\nc\n"),
-        "no labels": lambda: (folder / "labels.txt").unlink(),
+        "no labels": (folder / "labels.txt").unlink,
         "not text": lambda: (folder / "labels.txt").write_bytes(b"\xff\xfe"),
         "params": lambda: (folder / "params.json").write_text("{"),
         "manifest": lambda: (folder / "manifest.json").write_text("{}"),
@@ -187,7 +215,7 @@ def test_a_bundle_of_the_writer_is_published_and_one_that_was_changed_is_not(rep
     with repository.stage() as folder:
         write_training_bundle(folder / "sum", content, raw, predict)
         (folder / "sum" / "specs.json").write_text("{} ")
-        with pytest.raises(BundleError, match="bundle sum: 'specs.json' is not the file that was written"):
+        with pytest.raises(BundleError, match=r"bundle sum: 'specs\.json' is not the file that was written"):
             repository.publish(folder / "sum", "sum")
     with repository.stage() as folder:
         write_training_bundle(folder / "sum", content, raw, predict)
@@ -258,10 +286,20 @@ def test_a_publish_killed_at_any_line_leaves_the_old_version_or_the_whole_new_on
     publish(Repository(root))
     line, step, outcomes = 1, 9, set()
     while True:
-        run = subprocess.run([sys.executable, "-c", KILLED, str(root), str(line), str(project)], capture_output=True, text=True, timeout=60)
+        run = subprocess.run(
+            [sys.executable, "-c", KILLED, str(root), str(line), str(project)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         repository = Repository(root)
         version = repository.find("higgs")
-        assert {path.name for path in version.folder.iterdir()} == {"encoding.json", "labels.txt", "model.onnx", "params.json"}
+        assert {path.name for path in version.folder.iterdir()} == {
+            "encoding.json",
+            "labels.txt",
+            "model.onnx",
+            "params.json",
+        }
         assert repository._broken == {}
         outcomes.add((run.returncode, version.version > 1))
         if run.returncode != -signal.SIGKILL:

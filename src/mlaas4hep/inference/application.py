@@ -107,7 +107,7 @@ class Application:
         return path.removesuffix("/") or "/"
 
     async def _logged(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, status = time.perf_counter(), 0
+        started, status, path = time.perf_counter(), 0, scope["path"]
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -124,7 +124,7 @@ class Application:
                 "client=%s method=%s path=%r status=%d ms=%.2f",
                 client,
                 scope["method"],
-                scope["path"],
+                path,
                 status,
                 milliseconds,
             )

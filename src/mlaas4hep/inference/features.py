@@ -158,7 +158,9 @@ class FeatureReader:
         except (ValueError, OverflowError):
             array = None
         if array is None or array.ndim != 2 or array.dtype.kind not in "fiub":
-            array = np.array([self._checked(keys, row, name) for row in rows], np.float64).reshape(len(rows), len(rows[0]))
+            array = np.array([self._checked(keys, row, name) for row in rows], np.float64).reshape(
+                len(rows), len(rows[0])
+            )
         with np.errstate(over="ignore"):
             values = array.astype(np.float32)
         if np.isinf(values).any():

@@ -6,13 +6,11 @@ demonstration or a test; it ends with the program that started it, however that 
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import logging
 import logging.handlers
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +75,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print, *, 
 
     from mlaas4hep.inference.application import Application
     from mlaas4hep.inference.web.connection import ConnectionLimits, connection_class
+    from mlaas4hep.inference.web.orderly import OrderlyServer
 
     limits = ConnectionLimits(header_seconds=settings.header_seconds, body_seconds=settings.body_seconds)
     with _log(settings):
@@ -96,59 +95,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print, *, 
             )
             host, port = listener.getsockname()[:2]
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}{settings.base}"
-            _server(config, settings, lambda: announce(url), leash).run([listener])
-
-
-def _server(config: Any, settings: ServerSettings, ready: Callable[[], None], leash: int | None) -> Any:
-    import uvicorn
-
-    from mlaas4hep.inference.web.connection import close_slow_connections
-
-    class Server(uvicorn.Server):
-        """uvicorn's server, which stops in order and does not die of the signal that stops it."""
-
-        @contextmanager
-        def capture_signals(self) -> Generator[None, None, None]:
-            kinds = (signal.SIGTERM, signal.SIGINT)
-            before = {kind: signal.signal(kind, self.handle_exit) for kind in kinds}
-            try:
-                yield
-            finally:
-                for kind, handler in before.items():
-                    signal.signal(kind, handler)
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if leash is not None:
-                loop = asyncio.get_running_loop()
-                os.set_blocking(leash, False)
-                loop.add_reader(leash, self._leash_pulled, loop)
-            ready()
-
-        def _leash_pulled(self, loop: asyncio.AbstractEventLoop) -> None:
-            assert leash is not None  # noqa: S101 - it is watched only where it is given
-            if not os.read(leash, 1024):
-                loop.remove_reader(leash)
-                self.should_exit = True
-
-        async def on_tick(self, counter: int) -> bool:
-            if counter % 5 == 0:
-                close_slow_connections(self.server_state.connections, asyncio.get_running_loop().time())
-            return await super().on_tick(counter)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Clients that are about to ask on a connection that they keep, or that wait to be accepted, are still answered, and told that
-            # the connection ends with the answer.
-            self.config.headers.append(("connection", "close"))
-            self.config.encoded_headers.append((b"connection", b"close"))
-            end = asyncio.get_running_loop().time() + settings.drain_seconds
-            self.should_exit = False
-            while asyncio.get_running_loop().time() < end and not self.should_exit:
-                await self.on_tick(0)
-                await asyncio.sleep(0.02)
-            await super().shutdown(sockets)
-
-    return Server(config)
+            OrderlyServer(config, lambda: announce(url), settings.drain_seconds, leash).run([listener])
 
 
 @contextmanager

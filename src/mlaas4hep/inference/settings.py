@@ -151,7 +151,7 @@ class ServerSettings:
 def _from_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for key, value in config.items():
-        if value in ("", None, False) and not (key in CONFIG_KEYS and value is False):
+        if value == "" or value is None or (value is False and key in NOT_YET):
             continue  # not set
         if key in NOT_YET:
             raise SettingError(key, f"left empty, since {NOT_YET[key]}", value, where)

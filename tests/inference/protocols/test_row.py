@@ -13,7 +13,11 @@ from mlaas4hep.errors import RequestError
 from mlaas4hep.inference.protocols.row import parse_object, parse_row
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=12,
 )
@@ -21,15 +25,34 @@ JSON_VALUES = st.recursive(
 
 def test_a_request_is_read() -> None:
     request = parse_row(b'{"keys": ["a"], "values": [1.5], "model": "higgs"}')
-    assert (request.model, request.keys, request.rows, request.many, request.normalised) == ("higgs", ["a"], ([1.5],), False, False)
+    assert (request.model, request.keys, request.rows, request.many, request.normalised) == (
+        "higgs",
+        ["a"],
+        ([1.5],),
+        False,
+        False,
+    )
 
 
 def test_many_rows_and_scaled_values_are_read() -> None:
     request = parse_row(b'{"rows": [[1], [2]], "normalised": true}')
-    assert (request.model, request.keys, list(request.rows), request.many, request.normalised) == (None, None, [[1], [2]], True, True)
+    assert (request.model, request.keys, list(request.rows), request.many, request.normalised) == (
+        None,
+        None,
+        [[1], [2]],
+        True,
+        True,
+    )
 
 
-@pytest.mark.parametrize("body", [b'{"Values": [1], "MODEL": "m"}', b'{"vAlUeS": [1], "Name": "m"}', b'{"values": [1], "name": "m", "else": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Values": [1], "MODEL": "m"}',
+        b'{"vAlUeS": [1], "Name": "m"}',
+        b'{"values": [1], "name": "m", "else": {"a": 1}}',
+    ],
+)
 def test_fields_match_without_case_name_is_model_and_others_are_passed_over(body: bytes) -> None:
     request = parse_row(body)
     assert (request.model, list(request.rows)) == ("m", [[1]])
@@ -77,13 +100,17 @@ def test_anything_else_is_refused_with_the_reason(body: bytes, match: str) -> No
     assert caught.value.status == 400
 
 
-def test_deep_nesting_that_is_json_is_refused_or_read_without_a_crash() -> None:
-    for depth in (100, 900, 1100, 50_000):
-        body = b'{"values": [1], "model": "a:b", "x": ' + b"[" * depth + b"]" * depth + b"}"
-        try:
-            assert list(parse_row(body).rows) == [[1]]
-        except RequestError as error:
-            assert depth > 500 and error.status == 400
+@pytest.mark.parametrize("depth", [10, 100, 300])
+def test_nesting_of_what_is_passed_over_is_fine(depth: int) -> None:
+    body = b'{"values": [1], "model": "a:b", "x": ' + b"[" * depth + b"]" * depth + b"}"
+    assert list(parse_row(body).rows) == [[1]]
+
+
+@pytest.mark.parametrize("depth", [1100, 50_000])
+def test_deeper_nesting_is_refused(depth: int) -> None:
+    body = b'{"values": [1], "model": "a:b", "x": ' + b"[" * depth + b"]" * depth + b"}"
+    with pytest.raises(RequestError, match=r"not JSON|nested too deeply"):
+        parse_row(body)
 
 
 def test_colons_in_names_do_not_make_a_field_double() -> None:
@@ -97,9 +124,9 @@ def test_every_json_object_is_read_as_the_standard_library_reads_it(document: di
 
 @given(st.binary(max_size=60) | JSON_VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_give_a_request_or_one_clear_error(body: bytes) -> None:
+    outcome: Any
     try:
-        request = parse_row(body)
+        outcome = parse_row(body).rows
     except RequestError as error:
-        assert error.status == 400 and str(error)
-    else:
-        assert isinstance(request.rows, (list, tuple))
+        outcome = error.status
+    assert outcome == 400 or isinstance(outcome, (list, tuple))

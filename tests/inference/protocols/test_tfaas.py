@@ -13,10 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from mlaas4hep.bundle.archive import pack
-from mlaas4hep.inference.client import TFaaSClient
-from mlaas4hep.inference.server import ServerProcess, serve_in_process
 from tests.inference.conftest import (
     ServerStarter,
     curl,
@@ -25,6 +21,10 @@ from tests.inference.conftest import (
     write_bundle,
     write_plain_model,
 )
+
+from mlaas4hep.bundle.archive import pack
+from mlaas4hep.inference.client import TFaaSClient
+from mlaas4hep.inference.server import ServerProcess, serve_in_process
 
 ROW = {"keys": ["MET_phi", "MET_pt", "nJet", "Jet_pt"], "values": [1.0, 30.0, 2, [50.0, 40.0]], "model": "higgs"}
 ANSWER = expected_probabilities(np.array([[1, 30, 2, np.nan, np.nan, 50, 40, np.nan]], np.float32))[0]
@@ -75,7 +75,9 @@ def error_of(body: str) -> str:
     return str(document["error"])
 
 
-def send(url: str, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+def send(
+    url: str, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, bytes, dict[str, str]]:
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     response = connection.getresponse()
@@ -92,7 +94,8 @@ def test_models_are_listed_in_name_order_with_every_key(server: ServerProcess) -
     listed = json.loads(body)
     assert (status, [model["name"] for model in listed]) == (200, ["higgs", "sum"])
     assert all(set(model) >= PARAMS_KEYS for model in listed)
-    assert listed[1]["options"] == [] and listed[1]["img_channels"] == 0
+    assert listed[1]["options"] == []
+    assert listed[1]["img_channels"] == 0
 
 
 def test_no_models_are_an_empty_list(start_server: ServerStarter) -> None:
@@ -144,7 +147,8 @@ def test_an_unknown_path_says_what_there_is_and_a_wrong_method_says_which_is_rig
     for path in ("/proto", "/image", "/netron", "/data", "/x"):
         status, body = curl(server.url + path, "-X", "POST")
         assert status == 404
-        assert "/predict/json" in error_of(body) and "/models/{name}" in error_of(body)
+        assert "/predict/json" in error_of(body)
+        assert "/models/{name}" in error_of(body)
     for method, path, allowed in (("GET", "/json", "POST"), ("POST", "/models", "GET"), ("GET", "/delete", "DELETE")):
         status, answer, headers = send(server.url, method, path)
         assert (status, allowed in headers["allow"]) == (405, True)
@@ -153,7 +157,8 @@ def test_an_unknown_path_says_what_there_is_and_a_wrong_method_says_which_is_rig
 
 def test_the_icon_is_there(server: ServerProcess) -> None:
     status, body = curl(f"{server.url}/favicon.ico")
-    assert status == 200 and body.startswith("<svg")
+    assert status == 200
+    assert body.startswith("<svg")
 
 
 # ---- predicting
@@ -170,7 +175,13 @@ def test_a_prediction_is_the_first_row_of_the_answer(server: ServerProcess, path
 def test_the_documented_curl_line_predicts(server: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / "input.json").write_text(json.dumps(ROW))
     status, body = curl(
-        "-s", "-X", "POST", "-H", "Content-type: application/json", f"-d@{tmp_path / 'input.json'}", f"{server.url}/json"
+        "-s",
+        "-X",
+        "POST",
+        "-H",
+        "Content-type: application/json",
+        f"-d@{tmp_path / 'input.json'}",
+        f"{server.url}/json",
     )
     assert (status, json.loads(body)) == (200, pytest.approx(ANSWER, abs=1e-6))
 
@@ -197,7 +208,11 @@ def test_a_row_of_null_is_absent_everywhere(server: ServerProcess) -> None:
         ({"model": "higs"}, 404, "no model 'higs'; nearest: 'higgs'"),
         ({"model": "../../etc/passwd"}, 400, "is not accepted"),
         ({"model": None}, 400, "names no model, and the server has no default one"),
-        ({"keys": ["MET_phi", "met_pt", "nJet", "Jet_pt"]}, 422, "missing: 'MET_pt'; not known: 'met_pt' (nearest: 'MET_pt'"),
+        (
+            {"keys": ["MET_phi", "met_pt", "nJet", "Jet_pt"]},
+            422,
+            "missing: 'MET_pt'; not known: 'met_pt' (nearest: 'MET_pt'",
+        ),
         ({"values": [1, 2]}, 422, "there are 4 keys and 2 values"),
         ({"keys": None, "values": [1, 2]}, 422, "model 'higgs' needs 8 values; got 2"),
         ({"values": [1, "2", 3, []]}, 422, "must be one number or null; got '2'"),
@@ -213,7 +228,9 @@ def test_a_request_that_does_not_fit_is_answered_with_the_reason(
     assert message in error_of(body)
 
 
-def test_the_default_model_answers_requests_without_one(own_server: ServerProcess, models: Path, start_server: ServerStarter) -> None:
+def test_the_default_model_answers_requests_without_one(
+    own_server: ServerProcess, models: Path, start_server: ServerStarter
+) -> None:
     assert curl(f"{own_server.url}/params")[0] == 400
     assert curl(f"{own_server.url}/params", "-d", '{"name": "sum", "model": "model.onnx"}') == (200, "")
     assert json.loads(curl(f"{own_server.url}/json", "-d", '{"values": [1, 2, 3]}')[1]) == [6]
@@ -250,9 +267,14 @@ def parts(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_documented_curl_form_uploads_a_model_and_makes_it_the_default(start_server: ServerStarter, parts: Path) -> None:
+def test_the_documented_curl_form_uploads_a_model_and_makes_it_the_default(
+    start_server: ServerStarter, parts: Path
+) -> None:
     url = start_server().url
-    form = [f"-F{field}=@{parts / name}" for field, name in (("params", "params.json"), ("model", "model.onnx"), ("labels", "labels.txt"))]
+    form = [
+        f"-F{field}=@{parts / name}"
+        for field, name in (("params", "params.json"), ("model", "model.onnx"), ("labels", "labels.txt"))
+    ]
     assert curl("-X", "POST", f"{url}/upload", "-F", "name=tau", *form) == (200, "")
     (listed,) = json.loads(curl(f"{url}/models")[1])
     assert (listed["name"], listed["labels"], listed["timestamp"] != "") == ("tau", "labels.txt", True)
@@ -261,11 +283,18 @@ def test_the_documented_curl_form_uploads_a_model_and_makes_it_the_default(start
     )
 
 
-def original_form(fields: dict[str, str], files: list[tuple[str, str, str, bytes]], boundary: str = "127.0.0.1.0.1.1.1") -> bytes:
+def original_form(
+    fields: dict[str, str], files: list[tuple[str, str, str, bytes]], boundary: str = "127.0.0.1.0.1.1.1"
+) -> bytes:
     """The body that the original's Python client makes: octet streams are base64 with a newline, other files are plain."""
     lines: list[bytes] = []
     for name, value in fields.items():
-        lines += [f"--{boundary}".encode(), f'Content-Disposition: form-data; name="{name}"'.encode(), b"", value.encode()]
+        lines += [
+            f"--{boundary}".encode(),
+            f'Content-Disposition: form-data; name="{name}"'.encode(),
+            b"",
+            value.encode(),
+        ]
     for name, file, kind, content in files:
         body = base64.b64encode(content) + b"\n" if kind == "application/octet-stream" else content
         disposition = f'Content-Disposition: form-data; name="{name}"; filename="{file}"'
@@ -273,7 +302,9 @@ def original_form(fields: dict[str, str], files: list[tuple[str, str, str, bytes
     return b"\r\n".join([*lines, f"--{boundary}--".encode(), b""])
 
 
-def original_upload(url: str, parts: Path, labels: bytes, labels_kind: str = "text/plain") -> tuple[int, bytes, dict[str, str]]:
+def original_upload(
+    url: str, parts: Path, labels: bytes, labels_kind: str = "text/plain"
+) -> tuple[int, bytes, dict[str, str]]:
     files = [
         ("model", "/home/anna/model.onnx", "application/octet-stream", (parts / "model.onnx").read_bytes()),
         ("params", "/home/anna/params.json", "application/json", (parts / "params.json").read_bytes()),
@@ -281,11 +312,21 @@ def original_upload(url: str, parts: Path, labels: bytes, labels_kind: str = "te
     ]
     body = original_form({"name": "tau"}, files)
     kind = "multipart/form-data; boundary=127.0.0.1.0.1.1.1"
-    return send(url, "POST", "/upload", body, Content_Type=kind, Content_Encoding="base64", User_Agent="tfaas-client/1.1::python/2.7 (anna)")
+    return send(
+        url,
+        "POST",
+        "/upload",
+        body,
+        Content_Type=kind,
+        Content_Encoding="base64",
+        User_Agent="tfaas-client/1.1::python/2.7 (anna)",
+    )
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream"])
-def test_the_original_python_client_uploads_a_form(start_server: ServerStarter, parts: Path, tmp_path: Path, kind: str) -> None:
+def test_the_original_python_client_uploads_a_form(
+    start_server: ServerStarter, parts: Path, tmp_path: Path, kind: str
+) -> None:
     """'muon' is valid base64: a plain labels file must stay as it is."""
     url = start_server().url
     assert original_upload(url, parts, b"muon\ntaus", kind)[0] == 200
@@ -294,12 +335,17 @@ def test_the_original_python_client_uploads_a_form(start_server: ServerStarter, 
 
 
 def test_a_form_that_says_base64_and_is_not_is_refused(start_server: ServerStarter, parts: Path) -> None:
-    body = original_form({"name": "tau"}, [("params", "params.json", "application/json", (parts / "params.json").read_bytes())])
+    body = original_form(
+        {"name": "tau"}, [("params", "params.json", "application/json", (parts / "params.json").read_bytes())]
+    )
     kind = "multipart/form-data; boundary=127.0.0.1.0.1.1.1"
     for content in (b"not base64!", b"YWJj\nYWJj", b"YWI=YWJj", b"YWJ"):
-        part = b'--127.0.0.1.0.1.1.1\r\nContent-Disposition: form-data; name="model"; filename="m.onnx"\r\nContent-Type: application/octet-stream\r\n\r\n'
+        disposition = b'Content-Disposition: form-data; name="model"; filename="m.onnx"'
+        part = b"--127.0.0.1.0.1.1.1\r\n" + disposition + b"\r\nContent-Type: application/octet-stream\r\n\r\n"
         whole = part + content + b"\r\n" + body
-        status, answer, _ = send(start_server().url, "POST", "/upload", whole, Content_Type=kind, Content_Encoding="base64")
+        status, answer, _ = send(
+            start_server().url, "POST", "/upload", whole, Content_Type=kind, Content_Encoding="base64"
+        )
         assert (status, "not base64" in error_of(answer.decode())) == (400, True)
 
 
@@ -313,7 +359,14 @@ def test_the_original_python_client_uploads_a_bundle(start_server: ServerStarter
 @pytest.mark.parametrize("path", ["/bundle", "/upload"])
 def test_the_documented_curl_line_uploads_a_bundle(start_server: ServerStarter, bundle: Path, path: str) -> None:
     url = start_server().url
-    line = ["-H", "Content-Encoding: gzip", "-H", "content-type: application/octet-stream", "--data-binary", f"@{bundle}"]
+    line = [
+        "-H",
+        "Content-Encoding: gzip",
+        "-H",
+        "content-type: application/octet-stream",
+        "--data-binary",
+        f"@{bundle}",
+    ]
     assert curl("-X", "POST", *line, url + path) == (200, "")
     assert [model["name"] for model in json.loads(curl(f"{url}/models")[1])] == ["higgs"]
 
@@ -323,7 +376,10 @@ def test_a_plain_tar_said_to_be_gzip_is_read_for_what_it_is(start_server: Server
     with tarfile.open(tmp_path / "plain.tar", "w") as tar:
         tar.add(folder, "./higgs")
     url = start_server().url
-    assert curl("-H", "Content-Encoding: gzip", "--data-binary", f"@{tmp_path / 'plain.tar'}", f"{url}/upload") == (200, "")
+    assert curl("-H", "Content-Encoding: gzip", "--data-binary", f"@{tmp_path / 'plain.tar'}", f"{url}/upload") == (
+        200,
+        "",
+    )
     assert len(json.loads(curl(f"{url}/models")[1])) == 1
 
 
@@ -345,7 +401,12 @@ def test_uploading_again_replaces_the_model_at_once(start_server: ServerStarter,
         ("labels", {}, 422, "'labels' is 'labels.txt', but there is no such file"),
         ("", {"name": "higgs"}, 422, "the form's name is 'higgs', but params.json says 'tau'"),
         ("", {"name": "../x"}, 400, "model name '../x' is not accepted"),
-        ("", {"model": "{parts}/model.onnx;filename=other.onnx"}, 422, "'model' is 'model.onnx', but the file is 'other.onnx'"),
+        (
+            "",
+            {"model": "{parts}/model.onnx;filename=other.onnx"},
+            422,
+            "'model' is 'model.onnx', but the file is 'other.onnx'",
+        ),
         ("", {"model": "{parts}/model.onnx;filename=params.json"}, 400, "two files have the name 'params.json'"),
         ("", {"labels": "{parts}/labels.txt;filename=.."}, 400, "file name of labels is not accepted"),
         ("", {"model": "{parts}/labels.txt;filename=model.onnx"}, 422, "not an ONNX model"),
@@ -356,7 +417,13 @@ def test_a_form_that_is_not_whole_is_refused_and_nothing_stays(
     start_server: ServerStarter, parts: Path, leave_out: str, change: dict[str, str], status: int, message: str
 ) -> None:
     url = start_server().url
-    fields = {"name": "tau", "params": "{parts}/params.json", "model": "{parts}/model.onnx", "labels": "{parts}/labels.txt", **change}
+    fields = {
+        "name": "tau",
+        "params": "{parts}/params.json",
+        "model": "{parts}/model.onnx",
+        "labels": "{parts}/labels.txt",
+        **change,
+    }
     form = [
         f"-F{field}={value if field == 'name' else '@' + value.format(parts=parts)}"
         for field, value in fields.items()
@@ -379,7 +446,9 @@ def test_a_model_of_a_kind_that_is_not_served_is_refused(start_server: ServerSta
     (tmp_path / "params.json").write_text('{"name": "tau", "model": "m.pb"}')
     (tmp_path / "m.pb").write_bytes(b"graph")
     url = start_server().url
-    status, body = curl(f"{url}/upload", "-Fname=tau", f"-Fparams=@{tmp_path / 'params.json'}", f"-Fmodel=@{tmp_path / 'm.pb'}")
+    status, body = curl(
+        f"{url}/upload", "-Fname=tau", f"-Fparams=@{tmp_path / 'params.json'}", f"-Fmodel=@{tmp_path / 'm.pb'}"
+    )
     assert (status, "'m.pb' is of a kind that is not served" in error_of(body)) == (422, True)
 
 
@@ -417,7 +486,9 @@ def test_a_model_is_deleted_in_each_way_and_again_without_complaint(own_server: 
             answer = curl("-X", "DELETE", f"{own_server.url}/delete?model=sum")
         else:
             kind = "multipart/form-data; boundary=127.0.0.1.0.1.1.1"
-            status, body, _ = send(own_server.url, "DELETE", "/delete", original_form({"model": "sum"}, []), Content_Type=kind)
+            status, body, _ = send(
+                own_server.url, "DELETE", "/delete", original_form({"model": "sum"}, []), Content_Type=kind
+            )
             answer = status, body.decode()
         assert answer == (200, "")
         assert [model["name"] for model in json.loads(curl(f"{own_server.url}/models")[1])] == ["higgs"]
@@ -426,15 +497,25 @@ def test_a_model_is_deleted_in_each_way_and_again_without_complaint(own_server: 
 def test_deleting_without_a_name_or_with_a_hostile_one_is_refused(own_server: ServerProcess, models: Path) -> None:
     status, body = curl("-X", "DELETE", f"{own_server.url}/delete")
     assert (status, error_of(body)) == (400, "no model name is provided")
-    for path in ("/delete/..%2f..", "/delete?model=../../x", "/delete/%2e%2e", "/delete/.mlaas4hep", "/delete?model=.", "/delete/a%0a"):
+    for path in (
+        "/delete/..%2f..",
+        "/delete?model=../../x",
+        "/delete/%2e%2e",
+        "/delete/.mlaas4hep",
+        "/delete?model=.",
+        "/delete/a%0a",
+    ):
         status, body = curl("--path-as-is", "-X", "DELETE", own_server.url + path)
         assert status in (400, 404), path
         assert error_of(body)
-    assert (models / "higgs").is_dir() and (models / ".mlaas4hep").is_dir()
+    assert (models / "higgs").is_dir()
+    assert (models / ".mlaas4hep").is_dir()
 
 
 @pytest.mark.parametrize("path", ["/models/{}", "/params/{}"])
-@pytest.mark.parametrize("name", ["..%2f..%2fetc", "%2e%2e", "a%0a", "higgs%0a", "%00", "a%5cb", "%C3%A9", "a" * 129, "sum%2f1", "higgs%20"])
+@pytest.mark.parametrize(
+    "name", ["..%2f..%2fetc", "%2e%2e", "a%0a", "higgs%0a", "%00", "a%5cb", "%C3%A9", "a" * 129, "sum%2f1", "higgs%20"]
+)
 def test_hostile_names_are_refused_in_every_route(server: ServerProcess, path: str, name: str) -> None:
     status, body = curl("--path-as-is", server.url + path.format(name))
     assert status in (400, 404)
@@ -448,7 +529,14 @@ def test_the_page_lists_the_models_with_inputs_and_links(server: ServerProcess) 
     status, page, headers = send(server.url, "GET", "/")
     text = page.decode()
     assert status == 200
-    for part in ("<h2>higgs", "<code>MET_pt</code>", "<code>Jet_pt[3]</code>", "<code>VBF</code>", 'href="/params/sum"', "n × 3"):
+    for part in (
+        "<h2>higgs",
+        "<code>MET_pt</code>",
+        "<code>Jet_pt[3]</code>",
+        "<code>VBF</code>",
+        'href="/params/sum"',
+        "n × 3",
+    ):
         assert part in text
     assert "script-src" not in headers["content-security-policy"]
     assert headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")

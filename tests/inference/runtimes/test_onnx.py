@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tests.inference.conftest import serialised, sum_graph, write_plain_model
 
 from mlaas4hep.errors import BundleError
 from mlaas4hep.inference import runtimes
 from mlaas4hep.inference.model import Model
 from mlaas4hep.inference.runtimes import RuntimeFailure
-from tests.inference.conftest import serialised, sum_graph, write_plain_model
 
 
 def load(tmp_path: Path, graph: bytes) -> Any:
@@ -86,7 +86,9 @@ def outside_data(location: str, where: str = "initializer") -> bytes:
 
 
 @pytest.mark.parametrize("where", ["initializer", "attribute"])
-@pytest.mark.parametrize("location", ["/etc/passwd", "../secret.bin", "sub/data.bin", "missing.bin", "link.bin", ".hidden", ""])
+@pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../secret.bin", "sub/data.bin", "missing.bin", "link.bin", ".hidden", ""]
+)
 def test_data_outside_the_folder_of_the_model_is_refused(tmp_path: Path, location: str, where: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -104,7 +106,7 @@ def test_data_beside_the_model_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [1 << 40, 1 << 62])
 def test_absurd_shapes_are_refused(tmp_path: Path, width: int) -> None:
-    with pytest.raises(ValueError, match="absurd shape|cannot be loaded"):
+    with pytest.raises(ValueError, match=r"absurd shape|cannot be loaded"):
         load(tmp_path, serialised([helper.make_node("Identity", ["x"], ["y"])], width, {}, outputs=width))
 
 
@@ -116,11 +118,10 @@ def test_damaged_models_are_refused_or_run(tmp_path: Path, seed: int) -> None:
         graph[place] = generator.integers(0, 256)
     folder = write_plain_model(tmp_path / "m", bytes(graph))
     try:
-        model = Model(folder)
+        outcome = Model(folder).predict(np.ones((1, 3), np.float32)).shape[0]
     except BundleError as error:
-        assert str(error).startswith("bundle m: ")
-    else:
-        assert model.output.dtype is not None
+        outcome = error.bundle
+    assert outcome in (1, "m")
 
 
 @pytest.mark.parametrize(("batch", "rows"), [(1, 1), (1, 5), (4, 3), (4, 4), (4, 9)])
@@ -137,7 +138,10 @@ def test_many_rows_are_run_in_slices(tmp_path: Path) -> None:
 
 
 def test_inputs_of_other_types_and_shapes_are_served(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), helper.make_node("ReduceSum", ["f", "axes"], ["y"], keepdims=0)]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["f", "axes"], ["y"], keepdims=0),
+    ]
     graph = helper.make_graph(
         nodes,
         "g",
@@ -164,7 +168,12 @@ def test_params_choose_the_output_and_names_of_tensorflow_are_passed_over(tmp_pa
     graph = model.SerializeToString()
     row = np.array([[1, 2, 3]], np.float32)
     for number, (parameters, answer) in enumerate(
-        [({"output_name": "minus"}, -6), ({"outputNode": "minus"}, -6), ({"output_name": "StatefulPartitionedCall"}, 6), ({}, 6)]
+        [
+            ({"output_name": "minus"}, -6),
+            ({"outputNode": "minus"}, -6),
+            ({"output_name": "StatefulPartitionedCall"}, 6),
+            ({}, 6),
+        ]
     ):
         chosen = Model(write_plain_model(tmp_path / f"m{number}", graph, **parameters))
         assert chosen.predict(row).tolist() == [[answer]]

@@ -55,6 +55,11 @@ class Connection(HttpToolsProtocol):
     _header_count = _header_bytes = 0
     _refused = False
 
+    @property
+    def had_a_request(self) -> bool:
+        """Whether a request has come on this connection, answered or not."""
+        return self.cycle is not None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
