@@ -90,12 +90,14 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(make, tmp_p
     assert not np.array_equal(first, predictions(4))
 
 
-def test_training_leaves_the_users_random_numbers_alone(make, tmp_path):
+def test_training_leaves_the_users_random_numbers_and_threads_alone(make, tmp_path):
     trainer = make()
+    threads = torch.get_num_threads()
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     fit(trainer, ToyBatches(toy_events(200), seed=1), tmp_path, epochs=1)
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     assert after == before
+    assert torch.get_num_threads() == threads
 
 
 def test_the_weights_kept_are_those_of_the_epoch_with_the_smallest_validation_loss(make, tmp_path):
