@@ -58,7 +58,7 @@ class TorchTrainer:
     loss : callable or None
         Function of output and target.
     optimiser : torch.optim.Optimizer, callable or None
-        Adam if None.
+        AdamW with a learning rate of 0.001 if None.
     task : Task
         What is to be learned.
     source : str
@@ -132,7 +132,7 @@ class TorchTrainer:
         if not any(parameter.requires_grad for parameter in mine):
             raise ModelFileError(self.source, "the module has no parameters to train")
         if made is None:
-            return torch.optim.Adam(mine, lr=LEARNING_RATE)
+            return torch.optim.AdamW(mine, lr=LEARNING_RATE)
         if callable(made) and not isinstance(made, torch.optim.Optimizer):
             try:
                 made = made(mine)
