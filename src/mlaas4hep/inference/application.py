@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from starlette.routing import Router
@@ -21,7 +21,8 @@ from mlaas4hep.inference.protocols.tfaas import TFaaS
 from mlaas4hep.inference.repository import Repository
 from mlaas4hep.inference.settings import ServerSettings
 from mlaas4hep.inference.web.answers import error_answer, refusal
-from mlaas4hep.inference.web.bodies import ClientGoneError
+from mlaas4hep.inference.web.bodies import ClientGoneError, read_body
+from mlaas4hep.inference.web.direct import Headers, Predict
 from mlaas4hep.inference.web.gate import check_origin
 
 __all__ = ["Application"]
@@ -54,10 +55,22 @@ class Application:
             queue_rows=settings.queue_rows,
         )
         self.tfaas = TFaaS(self.engine, settings)
-        self._predictions = dict.fromkeys(self.tfaas.prediction_paths, self.tfaas.predict)
+        self._predictions = dict.fromkeys(self.tfaas.prediction_paths, self.tfaas.begin)
         self._router = Router(
             self.tfaas.routes(), redirect_slashes=False, default=self._not_found, lifespan=self._lifespan
         )
+
+    @property
+    def predictions(self) -> Mapping[bytes, Predict]:
+        """What connections answer without the application: nothing where each request is logged."""
+        if requests_log.isEnabledFor(logging.INFO):
+            return {}
+        return {(self.settings.base + path).encode(): self._predict_directly for path in self._predictions}
+
+    def _predict_directly(self, headers: Headers, body: bytes) -> asyncio.Future[bytes]:
+        self.tfaas.post_requests += 1
+        check_origin(headers)
+        return self.tfaas.begin(body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -85,7 +98,7 @@ class Application:
             if method != "POST":
                 await refusal(405, f"{path} answers POST only", {"Allow": "POST"})(scope, receive, send)
                 return
-            body = await predict(scope, receive)
+            body = await predict(await read_body(scope, receive, self.settings.json_bytes))
         except ClientGoneError:
             return
         except Exception as error:  # every error has an answer

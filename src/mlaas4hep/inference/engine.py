@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -63,7 +63,8 @@ class Description:
 @dataclass(slots=True)
 class _Request:
     rows: Rows
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[Any]
+    convert: Callable[[Answer], Any] | None
     since: float
 
 
@@ -133,6 +134,15 @@ class Engine:
         """Names of the models that are loaded, the one used last at the end."""
         return tuple(self._cache)
 
+    def ready(self, name: str | None = None) -> Served | None:
+        """Return a model if its live version is loaded; see :meth:`load`."""
+        version = self.repository.find(name)
+        served = self._cache.get(version.name)
+        if served is None or served.version is not version:
+            return None
+        self._cache.move_to_end(version.name)
+        return served
+
     async def load(self, name: str | None = None) -> Served:
         """Return a model, loading its live version if needed; the default model without a name.
 
@@ -143,11 +153,10 @@ class Engine:
         MLaaS4HEPError
             If there is no such model, or it cannot be loaded.
         """
+        if ready := self.ready(name):
+            return ready
         version = self.repository.find(name)
         served = self._cache.get(version.name)
-        if served and served.version is version:
-            self._cache.move_to_end(version.name)
-            return served
         task = self._start_loading(version)
         if served and served.version.version < version.version and served.version.folder.exists():
             return served
@@ -214,9 +223,12 @@ class Engine:
 
     async def predict(self, name: str | None, rows: Rows) -> Answer:
         """Predict rows of raw values with a model of that name; see :meth:`submit`."""
-        return await self.submit(await self.load(name), rows)
+        answer: Answer = await self.submit(await self.load(name), rows)
+        return answer
 
-    def submit(self, served: Served, rows: Rows, cut: int = 0) -> asyncio.Future[Answer]:
+    def submit(
+        self, served: Served, rows: Rows, cut: int = 0, convert: Callable[[Answer], Any] | None = None
+    ) -> asyncio.Future[Any]:
         """Queue rows for a model.
 
         Parameters
@@ -227,11 +239,13 @@ class Engine:
             Raw values, NaN where absent.
         cut : int
             Number of values that did not fit into the row, for the statistics.
+        convert : callable, optional
+            Makes of the answers what the future gives.
 
         Returns
         -------
         future of array of shape ``[n, …]``
-            The answers; raises :class:`FeatureError` where the model cannot be run on these rows.
+            The answers, or what ``convert`` makes of them; raises :class:`FeatureError` where the model cannot be run on these rows.
 
         Raises
         ------
@@ -255,7 +269,7 @@ class Engine:
         statistics.cut_values += cut
         if not served.waiting:
             self._turn.append(served)
-        served.waiting.append(_Request(rows, answer, time.perf_counter()))
+        served.waiting.append(_Request(rows, answer, convert, time.perf_counter()))
         if not (self._running or self._scheduled):
             self._scheduled = True
             loop.call_soon(self._drain)
@@ -319,8 +333,11 @@ class Engine:
                 request.answer.set_exception(
                     FeatureError(f"model '{served.version.name}' cannot be run on these values")
                 )
-            else:
-                request.answer.set_result(answer)
+                continue
+            try:
+                request.answer.set_result(request.convert(answer) if request.convert else answer)
+            except Exception as error:  # of this answer only; the others must have theirs
+                request.answer.set_exception(error)
 
 
 def _run(model: Model, batch: Sequence[_Request]) -> Sequence[Answer | Exception]:

@@ -7,9 +7,12 @@ request that repeats them costs one look-up and one conversion of its values by 
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -48,11 +51,12 @@ class _Plan:
     """Where the values of one tuple of names go.
 
     ``places`` is the place of each name in the vector. ``widths`` is None when every name takes one value; otherwise it has the number of places
-    for a whole branch and 0 for a single place.
+    for a whole branch and 0 for a single place. ``order`` is the name of each place, where every place has one.
     """
 
     places: npt.NDArray[np.intp]
     widths: tuple[int, ...] | None
+    order: npt.NDArray[np.intp] | None
 
 
 class FeatureReader:
@@ -132,12 +136,15 @@ class FeatureReader:
             if len(row) != len(keys):
                 raise FeatureError(f"there are {len(keys)} keys and {len(row)} values{self._where(number, rows)}")
         if plan.widths is None:
+            given = self._numbers(keys, rows)
+            if plan.order is not None:
+                return given.take(plan.order, axis=1), 0
             values = np.full((len(rows), self.encoding.width), np.nan, np.float32)
-            values[:, plan.places] = self._numbers(keys, rows)
+            values[:, plan.places] = given
             return values, 0
         dense, cut = [], 0
         for row in rows:
-            line: list[Any] = [None] * self.encoding.width
+            line: list[Any] = [nan] * self.encoding.width
             for key, place, width, value in zip(keys, plan.places.tolist(), plan.widths, row, strict=True):
                 if not width:
                     line[place] = value
@@ -153,20 +160,29 @@ class FeatureReader:
 
     def _numbers(self, keys: Sequence[str] | None, rows: Sequence[Sequence[Any]], name: str = "") -> Float32:
         """Convert values to float32; what numpy alone would let through or fail on is looked at one by one."""
+        if len(rows) == 1:
+            # The commonest case, and the shortest way: numbers only, none of them beyond float32.
+            with suppress(TypeError, OverflowError, ValueError):
+                row = np.frombuffer(array("f", rows[0]), np.float32)
+                if max(rows[0]) <= FLOAT32_MAX and min(rows[0]) >= -FLOAT32_MAX:
+                    return row.reshape(1, -1)
+        return self._all_numbers(keys, rows, name)
+
+    def _all_numbers(self, keys: Sequence[str] | None, rows: Sequence[Sequence[Any]], name: str) -> Float32:
         try:
-            array = np.array(rows)
+            numbers = np.array(rows)
         except (ValueError, OverflowError):
-            array = None
-        if array is None or array.ndim != 2 or array.dtype.kind not in "fiub":
-            array = np.array([self._checked(keys, row, name) for row in rows], np.float64).reshape(
+            numbers = None
+        if numbers is None or numbers.ndim != 2 or numbers.dtype.kind not in "fiub":
+            numbers = np.array([self._checked(keys, row, name) for row in rows], np.float64).reshape(
                 len(rows), len(rows[0])
             )
         with np.errstate(over="ignore"):
-            values = array.astype(np.float32)
+            values = numbers.astype(np.float32)
         if np.isinf(values).any():
             row, place = np.argwhere(np.isinf(values))[0]
             raise FeatureError(
-                f"{_called(keys, int(place), name)} is beyond the range of float32: {array[row, place]!r}"
+                f"{_called(keys, int(place), name)} is beyond the range of float32: {numbers[row, place]!r}"
             )
         return values
 
@@ -238,7 +254,8 @@ class FeatureReader:
         if problems:
             more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise FeatureError(f"model '{self.model}' needs {len(features)} features; {'; '.join(problems[:4])}{more}")
-        return _Plan(np.array(targets, np.intp), tuple(widths) if any(widths) else None)
+        order = np.argsort(targets) if len(targets) == self.encoding.width and not any(widths) else None
+        return _Plan(np.array(targets, np.intp), tuple(widths) if any(widths) else None, order)
 
     def _unknown(self, key: str) -> str:
         assert self.encoding is not None  # noqa: S101 - called with an encoding only

@@ -85,6 +85,8 @@ class Model:
         RuntimeFailure
             If the model cannot be run on these rows.
         """
+        if not len(rows):
+            return np.empty((0, 0), np.float32)
         batch = self.input.shape[0] if self.input.shape else None
         if batch is None and len(rows) <= SLICE:
             return self._run(rows)

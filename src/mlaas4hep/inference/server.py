@@ -74,7 +74,8 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print, *, 
     import uvicorn
 
     from mlaas4hep.inference.application import Application
-    from mlaas4hep.inference.web.connection import ConnectionLimits, connection_class
+    from mlaas4hep.inference.web.connection import ConnectionLimits
+    from mlaas4hep.inference.web.direct import connection_class
     from mlaas4hep.inference.web.orderly import OrderlyServer
 
     limits = ConnectionLimits(header_seconds=settings.header_seconds, body_seconds=settings.body_seconds)
@@ -83,7 +84,7 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print, *, 
         with listen(settings.host, settings.port) as listener:
             config = uvicorn.Config(
                 application,
-                http=connection_class(limits),
+                http=connection_class(limits, application.predictions, settings.json_bytes),
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -56,7 +56,7 @@ class EventBlock:
         Number of events.
     content : float32 array of shape ``[values]``
     starts : int64 array of shape ``[features]``
-    offsets : int64 array of shape ``[lists, events + 1]``
+    offsets : int64 array of shape ``[events + 1, lists]``
     offsets_of : int64 array of shape ``[features]``
         As :func:`mlaas4hep.streaming.kernels.encode_rows` reads them.
     """
@@ -153,5 +153,5 @@ def pack(columns: Mapping[str, Column], encoding: Encoding, events: int) -> Even
                 if not lists or not np.array_equal(lists[-1], column.offsets):
                     lists.append(column.offsets)
                 offsets_of[index] = len(lists) - 1
-    offsets = np.stack(lists) if lists else np.zeros((1, events + 1), np.int64)
+    offsets = np.stack(lists, axis=1) if lists else np.zeros((events + 1, 1), np.int64)
     return EventBlock(events, content, starts[:-1].copy(), offsets, offsets_of)

@@ -117,10 +117,10 @@ def encode_rows(
         Values of all features, one feature after the other.
     starts : int64 array of shape ``[features]``
         Where each feature's values begin in ``content``.
-    offsets : int64 array of shape ``[lists, events + 1]``
+    offsets : int64 array of shape ``[events + 1, lists]``
         Boundaries of the events, shared by the features that have the same.
     offsets_of : int64 array of shape ``[features]``
-        Row of ``offsets`` for each feature; -1 for a flat one.
+        Column of ``offsets`` for each feature; -1 for a flat one.
     first_place, width : int64 array of shape ``[features]``
         First place and number of places of each feature.
     shift, scale : float32 array of shape ``[features]``
@@ -145,31 +145,28 @@ def encode_rows(
         row = rows[index]
         to_x = x[destinations[index]]
         to_mask = mask[destinations[index]]
+        # Most places are absent in most events: filling the row first costs less than a loop over each feature's padding.
+        to_x[:] = zero
+        to_mask[:] = 1
         for feature in range(starts.size):
+            which = offsets_of[feature]
+            if which < 0:
+                begin = starts[feature] + row
+                count = 1
+            else:
+                begin = starts[feature] + offsets[row, which]
+                count = offsets[row + 1, which] - offsets[row, which]
+                if count > width[feature]:
+                    cut += count - width[feature]
+                    count = width[feature]
             place = first_place[feature]
             minus = shift[feature]
             times = scale[feature]
-            which = offsets_of[feature]
-            if which < 0:
-                value = content[starts[feature] + row]
-                finite = np.isfinite(value)
-                to_x[place] = (value - minus) * times if finite else zero
-                to_mask[place] = not finite
-                continue
-            begin = starts[feature] + offsets[which, row]
-            count = offsets[which, row + 1] - offsets[which, row]
-            places = width[feature]
-            if count > places:
-                cut += count - places
-                count = places
             for position in range(count):
                 value = content[begin + position]
-                finite = np.isfinite(value)
-                to_x[place + position] = (value - minus) * times if finite else zero
-                to_mask[place + position] = not finite
-            for position in range(count, places):
-                to_x[place + position] = zero
-                to_mask[place + position] = 1
+                if np.isfinite(value):
+                    to_x[place + position] = (value - minus) * times
+                    to_mask[place + position] = 0
     return cut
 
 
@@ -194,26 +191,24 @@ def raw_rows(
         Number of values that were cut off.
     """
     cut = 0
-    absent = np.float32(np.nan)
+    raw[:] = np.float32(np.nan)
     for index in range(raw.shape[0]):
         row = first_row + index
         to_raw = raw[index]
         for feature in range(starts.size):
-            place = first_place[feature]
             which = offsets_of[feature]
             if which < 0:
-                value = content[starts[feature] + row]
-                to_raw[place] = value if np.isfinite(value) else absent
-                continue
-            begin = starts[feature] + offsets[which, row]
-            count = offsets[which, row + 1] - offsets[which, row]
-            places = width[feature]
-            if count > places:
-                cut += count - places
-                count = places
+                begin = starts[feature] + row
+                count = 1
+            else:
+                begin = starts[feature] + offsets[row, which]
+                count = offsets[row + 1, which] - offsets[row, which]
+                if count > width[feature]:
+                    cut += count - width[feature]
+                    count = width[feature]
+            place = first_place[feature]
             for position in range(count):
                 value = content[begin + position]
-                to_raw[place + position] = value if np.isfinite(value) else absent
-            for position in range(count, places):
-                to_raw[place + position] = absent
+                if np.isfinite(value):
+                    to_raw[place + position] = value
     return cut

@@ -20,13 +20,12 @@ import psutil
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope
 
 from mlaas4hep.errors import MLaaS4HEPError, RequestError
-from mlaas4hep.inference.engine import Engine
+from mlaas4hep.inference.engine import Engine, Served
 from mlaas4hep.inference.names import check_model_name
 from mlaas4hep.inference.parameters import FILE, file_names, full_parameters
-from mlaas4hep.inference.protocols.row import parse_object, parse_row
+from mlaas4hep.inference.protocols.row import RowRequest, parse_object, parse_row
 from mlaas4hep.inference.protocols.uploads import stage_bundle, stage_form
 from mlaas4hep.inference.settings import ServerSettings
 from mlaas4hep.inference.web.answers import json_answer
@@ -57,7 +56,7 @@ class TFaaS:
 
     @property
     def prediction_paths(self) -> tuple[str, ...]:
-        """Paths of requests that :meth:`predict` answers."""
+        """Paths of requests that :meth:`begin` answers."""
         return ("/json", "/predict/json")
 
     def routes(self) -> list[Route]:
@@ -77,15 +76,20 @@ class TFaaS:
             Route("/favicon.ico", self.favicon, methods=["GET"]),
         ]
 
-    async def predict(self, scope: Scope, receive: Receive) -> bytes:
-        """Answer a prediction request with the body of the answer; the path that must be fast."""
-        request = parse_row(await read_body(scope, receive, self.settings.json_bytes))
-        served = await self.engine.load(request.model)
+    def begin(self, body: bytes) -> asyncio.Future[bytes]:
+        """Begin to answer the body of a prediction request; what is awaited is the body of the answer."""
+        request = parse_row(body)
+        served = self.engine.ready(request.model)
+        if served is None:
+            return asyncio.ensure_future(self._load_and_predict(request))
+        return self._submit(served, request)
+
+    async def _load_and_predict(self, request: RowRequest) -> bytes:
+        return await self._submit(await self.engine.load(request.model), request)
+
+    def _submit(self, served: Served, request: RowRequest) -> asyncio.Future[bytes]:
         rows = served.model.features.read(request.keys, request.rows, normalised=request.normalised)
-        if not len(rows.values):
-            return b"[]"
-        answer = await self.engine.submit(served, rows.values, rows.cut)
-        return _as_json(answer if request.many else answer[0])
+        return self.engine.submit(served, rows.values, rows.cut, _all_as_json if request.many else _first_as_json)
 
     async def upload(self, request: Request) -> Response:
         """Take a model in, as a form or as an archive, publish it, and have it ready before saying so."""
@@ -190,7 +194,11 @@ class TFaaS:
         return ModelCard(*about, description.inputs, description.outputs, description.labels, description.example)
 
 
-def _as_json(answer: npt.NDArray[Any]) -> bytes:
+def _first_as_json(answer: npt.NDArray[Any]) -> bytes:
+    return _all_as_json(answer[0])
+
+
+def _all_as_json(answer: npt.NDArray[Any]) -> bytes:
     if answer.dtype == np.float16:
         answer = answer.astype(np.float32)
     return orjson.dumps(np.ascontiguousarray(answer), option=orjson.OPT_SERIALIZE_NUMPY)

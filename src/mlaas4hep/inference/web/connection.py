@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Connection", "ConnectionLimits", "close_slow_connections", "connection_class"]
+__all__ = ["Connection", "ConnectionLimits", "close_slow_connections"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,10 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take in a header."""
-        super().on_header(name, value)
+        name = name.lower()
+        self.headers.append((name, value))
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
         self._header_count += 1
         self._header_bytes += len(name) + len(value)
         if self._header_count > self.limits.headers:
@@ -144,11 +147,6 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(1.0, self.transport.close)
         else:
             self.transport.close()
-
-
-def connection_class(limits: ConnectionLimits) -> type[Connection]:
-    """Return the class of connections with these limits, as uvicorn wants it."""
-    return type("LimitedConnection", (Connection,), {"limits": limits})
 
 
 def close_slow_connections(connections: Iterable[Any], now: float) -> None:
