@@ -66,7 +66,9 @@ def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_examples_of_a_page_run(page: Path, folder: Path, free_port: int, servers: list[subprocess.Popen[bytes]]) -> None:
+def test_the_examples_of_a_page_run(
+    page: Path, folder: Path, free_port: int, servers: list[subprocess.Popen[bytes]]
+) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
     for language, text in blocks_of(page):
         code = text.replace("8083", str(free_port))
@@ -76,12 +78,18 @@ def test_the_examples_of_a_page_run(page: Path, folder: Path, free_port: int, se
             servers.append(subprocess.Popen(["bash", "-c", f"exec {code}"], cwd=folder, stdout=subprocess.DEVNULL))
             wait_until_it_answers(f"http://127.0.0.1:{free_port}/models", servers[-1])
         else:
-            result = subprocess.run(["bash", "-euo", "pipefail", "-c", code], cwd=folder, capture_output=True, text=True, timeout=250)
+            result = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", code], cwd=folder, capture_output=True, text=True, timeout=250
+            )
             assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
 
 
 def test_every_link_to_a_file_of_the_repository_leads_somewhere() -> None:
-    links = [(page, link) for page in [*PAGES, ROOT / "CONTRIBUTING.md"] for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())]
+    links = [
+        (page, link)
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    ]
     assert links
     missing = [(page.name, link) for page, link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing

@@ -65,7 +65,8 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers
 class EventProgress(Protocol):
     """Is told how many events are done, and of how many."""
 
-    def __call__(self, done: int, total: int) -> None: ...
+    def __call__(self, done: int, total: int) -> None:
+        """Take note of the number of events done and of all."""
 
 
 @contextmanager
