@@ -128,6 +128,33 @@ def test_what_waits_is_answered_when_the_engine_stops(root: Path) -> None:
     assert asyncio.run(inside()) == [[[float(value)]] for value in range(20)]
 
 
+@pytest.mark.usefixtures("where")
+def test_no_rows_are_answered_with_none_and_the_next_request_too(root: Path) -> None:
+    async def work(engine: Engine) -> None:
+        served = await engine.load("a")
+        assert len(await engine.submit(served, np.empty((0, 3), np.float32))) == 0
+        assert (await engine.submit(served, rows(1))).tolist() == [[1]]
+
+    run(root, work)
+
+
+def test_an_answer_that_cannot_be_converted_is_the_error_of_its_request_only(root: Path) -> None:
+    def refuse(answer: np.ndarray) -> bytes:
+        raise TypeError("no words for it")
+
+    async def work(engine: Engine) -> None:
+        served = await engine.load("a")
+        outcomes = await asyncio.gather(
+            engine.submit(served, rows(1), convert=refuse),
+            engine.submit(served, rows(2), convert=lambda answer: answer.tolist()),
+            return_exceptions=True,
+        )
+        assert str(outcomes[0]) == "no words for it"
+        assert outcomes[1] == [[2]]
+
+    run(root, work)
+
+
 def test_a_request_that_was_given_up_does_no_harm(root: Path) -> None:
     async def work(engine: Engine) -> None:
         served = await engine.load("a")

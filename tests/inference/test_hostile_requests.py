@@ -21,15 +21,17 @@ from mlaas4hep.inference.server import ServerProcess, serve_in_process
 ROW = b'{"values": [1, 2, 3], "model": "sum"}'
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    models = tmp_path_factory.mktemp("hostile") / "models"
-    write_plain_model(models / "sum", sum_graph())
-    with serve_in_process(
-        models, header_seconds=1.0, body_seconds=1.0, json_bytes=1 << 20, upload_bytes=1 << 21
-    ) as running:
+@pytest.fixture(scope="module", params=["direct", "logged"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server whose connections answer predictions themselves, and one that logs each request and so lets the application do it."""
+    folder = tmp_path_factory.mktemp("hostile")
+    write_plain_model(folder / "models" / "sum", sum_graph())
+    verbose = int(request.param == "logged")
+    limits = {"header_seconds": 1.0, "body_seconds": 1.0, "json_bytes": 1 << 20, "upload_bytes": 1 << 21}
+    with serve_in_process(folder / "models", **limits, verbose=verbose, log_file=folder / "log") as running:
         yield running
         assert predict(running) == [6.0]  # after all that is in this file
+    assert ("ms=" in (folder / "log").read_text()) == bool(verbose)
 
 
 def predict(server: ServerProcess) -> list[float]:

@@ -319,7 +319,7 @@ class Engine:
         if self._turn and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._drain)
-        served.last_batch = sum(len(request.rows) for request in batch), seconds
+        served.last_batch = max(1, sum(len(request.rows) for request in batch)), seconds
         statistics = served.statistics
         statistics.batches += 1
         statistics.compute_seconds += seconds
