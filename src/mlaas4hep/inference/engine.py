@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.errors import FeatureError, MLaaS4HEPError, OverloadedError, RequestError
+from mlaas4hep.inference.description import Description, describe
 from mlaas4hep.inference.model import Model
 from mlaas4hep.inference.repository import ModelVersion, Repository
 
-__all__ = ["Description", "Engine", "Served", "Statistics"]
+__all__ = ["Engine", "Served", "Statistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +49,6 @@ class Statistics:
     cut_values: int = 0
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a model takes and answers, for people: its tensors or the names of its features, its classes, a request to try."""
-
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-    labels: Sequence[str]
-    example: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -212,7 +203,7 @@ class Engine:
                 model = served.model
             else:
                 model = await asyncio.to_thread(Model, version.folder, name)
-            known = self._descriptions[name] = version, _describe(model)
+            known = self._descriptions[name] = version, describe(model)
         return known[1]
 
     def forget(self, name: str) -> None:
@@ -357,20 +348,3 @@ def _run(model: Model, batch: Sequence[_Request]) -> Sequence[Answer | Exception
         except Exception as error:  # a failure of this request only; the thread must live on
             outcome.append(error)
     return outcome
-
-
-def _describe(model: Model) -> Description:
-    outputs = [f"{model.output.name}: {_shape(model.output.shape)}"]
-    if model.encoding:
-        features = model.encoding.features
-        names = [f"{f.branch}[{f.width}]" if f.jagged else f.branch for f in features]
-        values: list[Any] = [[1.0] if f.jagged else 1.0 for f in features]
-        example: dict[str, Any] = {"keys": [f.branch for f in features], "values": values, "model": model.name}
-    else:
-        names = [f"{model.input.name}: {_shape(model.input.shape)}"]
-        example = {"values": [1.0] * min(model.width or 1, 1000), "model": model.name}
-    return Description(names, outputs, model.labels, example)
-
-
-def _shape(shape: Sequence[int | None]) -> str:
-    return " × ".join("n" if size is None else str(size) for size in shape)
