@@ -52,7 +52,7 @@ def nearest_names(name: str, candidates: Iterable[str], count: int = 3) -> tuple
 
     Examples
     --------
-    >>> nearest_names("Jet_Pt", ["nJet", "Jet_phi", "Jet_pt", "MET_pt"], count=2)
+    >>> nearest_names("Jet_Pt", ["nJet", "Jet_phi", "Jet_pt", "Muon_mass"], count=2)
     ('Jet_pt', 'Jet_phi')
     """
     spelling: dict[str, str] = {}
