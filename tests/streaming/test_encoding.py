@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlaas4hep.streaming.block import KernelPlan, pack
+from mlaas4hep.streaming.block import EventBlock, KernelPlan, pack
 from mlaas4hep.streaming.encoding import Encoding, Feature
 from mlaas4hep.streaming.formats.base import Column
 
@@ -39,6 +39,15 @@ def as_columns(events: list[dict[str, Any]], encoding: Encoding) -> dict[str, Co
         else:
             columns[feature.branch] = Column(np.array(values, np.float32), None)
     return columns
+
+
+def raw_values(block: EventBlock, encoding: Encoding, events: int) -> tuple[np.ndarray, int]:
+    raw = np.full((events, encoding.width), 77, np.float32)
+    mask = np.empty(raw.shape, np.bool_)
+    everything = np.arange(events)
+    cut = block.encode(KernelPlan(encoding, scaled=False), everything, everything, raw, mask)
+    np.testing.assert_array_equal(mask, np.isnan(raw))
+    return raw, cut
 
 
 def slow_vector(event: dict[str, Any], encoding: Encoding) -> tuple[list[np.float32], list[bool], int]:
@@ -84,7 +93,7 @@ def test_raw_rows_scaled_in_numpy_equal_what_the_kernel_encodes(case: tuple[list
     mask = np.empty((len(events), encoding.width), np.bool_)
     plan = KernelPlan(encoding)
     cut = block.encode(plan, everything, everything, x, mask)
-    raw, cut_raw = block.raw(plan, 0, len(events))
+    raw, cut_raw = raw_values(block, encoding, len(events))
     with np.errstate(over="ignore"):
         expected_x, expected_mask = encoding.scale_raw(raw)
     assert cut == cut_raw
@@ -98,14 +107,15 @@ def test_every_type_of_numbers_is_packed(dtype: str, jagged: bool) -> None:
     values = np.array([0, 1, 1], dtype)
     column = Column(values, np.array([0, 2, 3], np.int64) if jagged else None)
     encoding = Encoding((Feature("b", jagged, 2 if jagged else 1),))
-    raw, _ = pack({"b": column}, encoding, 2 if jagged else 3).raw(KernelPlan(encoding), 0, 2 if jagged else 3)
+    events = 2 if jagged else 3
+    raw, _ = raw_values(pack({"b": column}, encoding, events), encoding, events)
     expected = [[0, 1], [1, math.nan]] if jagged else [[0], [1], [1]]
     np.testing.assert_array_equal(raw, np.array(expected, np.float32))
 
 
 def test_a_value_beyond_float32_is_absent() -> None:
     encoding = Encoding((Feature("b", False, 1),))
-    raw, _ = pack({"b": Column(np.array([1e300, 2.0]), None)}, encoding, 2).raw(KernelPlan(encoding), 0, 2)
+    raw, _ = raw_values(pack({"b": Column(np.array([1e300, 2.0]), None)}, encoding, 2), encoding, 2)
     np.testing.assert_array_equal(raw, np.array([[math.nan], [2.0]], np.float32))
 
 

@@ -21,9 +21,22 @@ __all__ = ["EventBlock", "KernelPlan", "pack"]
 
 @dataclass(frozen=True)
 class KernelPlan:
-    """An encoding as the plain arrays that the kernels read."""
+    """An encoding as the plain arrays that the kernels read.
+
+    Parameters
+    ----------
+    encoding : Encoding
+    scaled : bool
+        Whether values are scaled and 0 where absent; else they are raw, and NaN where absent.
+    """
 
     encoding: Encoding
+    scaled: bool = True
+
+    @property
+    def absent(self) -> float:
+        """What stands where an event has no value."""
+        return 0.0 if self.scaled else np.nan
 
     @cached_property
     def first_place(self) -> npt.NDArray[np.int64]:
@@ -38,12 +51,12 @@ class KernelPlan:
     @cached_property
     def shift(self) -> npt.NDArray[np.float32]:
         """Shift of each feature, float32 ``[features]``."""
-        return np.array([f.shift for f in self.encoding.features], np.float32)
+        return np.array([f.shift if self.scaled else 0.0 for f in self.encoding.features], np.float32)
 
     @cached_property
     def scale(self) -> npt.NDArray[np.float32]:
         """Scale of each feature, float32 ``[features]``."""
-        return np.array([f.scale for f in self.encoding.features], np.float32)
+        return np.array([f.scale if self.scaled else 1.0 for f in self.encoding.features], np.float32)
 
 
 @dataclass(frozen=True)
@@ -106,26 +119,9 @@ class EventBlock:
                 destinations,
                 x,
                 mask.view(np.uint8),
+                plan.absent,
             )
         )
-
-    def raw(self, plan: KernelPlan, start: int, stop: int) -> tuple[npt.NDArray[np.float32], int]:
-        """Return raw values of the events ``start … stop - 1``.
-
-        Returns
-        -------
-        raw : float32 array of shape ``[stop - start, places]``
-            NaN where absent.
-        cut : int
-            Number of values that were cut off.
-        """
-        from mlaas4hep.streaming import kernels
-
-        raw = np.empty((stop - start, plan.encoding.width), np.float32)
-        cut = kernels.raw_rows(
-            self.content, self.starts, self.offsets, self.offsets_of, plan.first_place, plan.width, start, raw
-        )
-        return raw, int(cut)
 
 
 def pack(columns: Mapping[str, Column], encoding: Encoding, events: int) -> EventBlock:

@@ -206,7 +206,7 @@ class Dataset:
             Values that were left out because an event held more than its feature has places.
         """
         vector = encoding or self.encoding
-        plan = KernelPlan(vector)
+        plan = KernelPlan(vector, scaled=False)
         columns = tuple(dict.fromkeys((*vector.branches, *self.identity.identifiers)))
         with read_ahead(self.catalog, self.catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES) as following:
             while (loaded := following()) is not None:
@@ -215,7 +215,9 @@ class Dataset:
                 records = self.identity.records(run, values)
                 for start in range(0, run.events, max_events):
                     stop = min(start + max_events, run.events)
-                    raw, cut = block.raw(plan, start, stop)
+                    raw = np.empty((stop - start, vector.width), np.float32)
+                    mask = np.empty(raw.shape, np.bool_)
+                    cut = block.encode(plan, np.arange(start, stop), np.arange(stop - start), raw, mask)
                     yield raw, records[start:stop], cut
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STATISTICS", "encode_rows", "raw_rows", "summarise"]
+__all__ = ["STATISTICS", "encode_rows", "summarise"]
 
 STATISTICS = 6
 """Length of what :func:`summarise` fills: finite values, smallest, largest, mean, sum of squared deviations, values that are not finite."""
@@ -108,6 +108,7 @@ def encode_rows(
     destinations: Int64,
     x: Float32,
     mask: npt.NDArray[np.uint8],
+    absent: float,
 ) -> int:
     """Select events, scale, pad and mask them in one pass, each into its row of a block.
 
@@ -130,9 +131,11 @@ def encode_rows(
     destinations : int64 array of shape ``[n]``
         Row of the block that each goes to.
     x : float32 array of shape ``[block, places]``
-        Filled with scaled values, 0 where absent.
+        Filled with scaled values.
     mask : uint8 array of shape ``[block, places]``
         Filled with 1 where absent, 0 where there is a value.
+    absent : float
+        What ``x`` holds where absent.
 
     Returns
     -------
@@ -140,13 +143,13 @@ def encode_rows(
         Number of values that were cut off because an event held more than the feature has places.
     """
     cut = 0
-    zero = np.float32(0)
+    empty = np.float32(absent)
     for index in range(rows.size):
         row = rows[index]
         to_x = x[destinations[index]]
         to_mask = mask[destinations[index]]
         # Most places are absent in most events: filling the row first costs less than a loop over each feature's padding.
-        to_x[:] = zero
+        to_x[:] = empty
         to_mask[:] = 1
         for feature in range(starts.size):
             which = offsets_of[feature]
@@ -167,48 +170,4 @@ def encode_rows(
                 if np.isfinite(value):
                     to_x[place + position] = (value - minus) * times
                     to_mask[place + position] = 0
-    return cut
-
-
-@numba.njit(nogil=True, cache=True)
-def raw_rows(
-    content: Float32,
-    starts: Int64,
-    offsets: Int64,
-    offsets_of: Int64,
-    first_place: Int64,
-    width: Int64,
-    first_row: int,
-    raw: Float32,
-) -> int:
-    """Pad every event's raw values into its row of a block, NaN where absent.
-
-    Parameters are those of :func:`encode_rows`; ``first_row`` is the event that goes to the first row of ``raw``, float32 ``[events, places]``.
-
-    Returns
-    -------
-    int
-        Number of values that were cut off.
-    """
-    cut = 0
-    raw[:] = np.float32(np.nan)
-    for index in range(raw.shape[0]):
-        row = first_row + index
-        to_raw = raw[index]
-        for feature in range(starts.size):
-            which = offsets_of[feature]
-            if which < 0:
-                begin = starts[feature] + row
-                count = 1
-            else:
-                begin = starts[feature] + offsets[row, which]
-                count = offsets[row + 1, which] - offsets[row, which]
-                if count > width[feature]:
-                    cut += count - width[feature]
-                    count = width[feature]
-            place = first_place[feature]
-            for position in range(count):
-                value = content[begin + position]
-                if np.isfinite(value):
-                    to_raw[place + position] = value
     return cut
