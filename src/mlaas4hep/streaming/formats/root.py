@@ -7,6 +7,7 @@ aligned to clusters by the caller, the file stays open between reads, and nothin
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,8 @@ def _open(path: str) -> Any:
         if path.startswith(("root://", "xroot://", "roots://")):
             for variable, value in XROOTD_LIMITS.items():
                 os.environ.setdefault(variable, value)
+            # The bindings look at every object when the program ends, and some of torch's complain of being looked at.
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"XRootD\.client\.finalize")
             try:
                 import fsspec_xrootd  # noqa: F401
                 import XRootD.client  # noqa: F401
