@@ -164,3 +164,39 @@ def test_a_branch_without_any_finite_value_takes_the_range_zero(write_tree: Any)
     assert specs.statistics["x"].not_finite == 50
     assert specs.to_dict()["nans"]["x"] == 0.0
     json.loads(json.dumps(specs.to_dict(), allow_nan=False))
+
+
+@given(st.lists(LISTS, min_size=1, max_size=4), st.floats(0, 1))
+def test_a_quantile_from_merged_pieces_is_within_its_error_of_a_value_at_that_rank(
+    pieces: list[list[list[float]]], level: float
+) -> None:
+    merged = BranchStatistics()
+    for piece in pieces:
+        merged += statistics_of(piece, [True] * len(piece))[0]
+    finite = sorted(value for piece in pieces for values in piece for value in values if math.isfinite(value))
+    found = merged.sketch.quantile(level)
+    if not finite:
+        assert found == 0
+        return
+    at_rank = finite[min(int(level * len(finite)), len(finite) - 1)]
+    assert abs(found - at_rank) <= abs(at_rank) / 128 + 1e-38
+
+
+def test_quantiles_of_whole_numbers_are_whole_and_survive_the_file(write_tree: Any, tmp_path: Path) -> None:
+    numbers = np.repeat(np.array([0, 1, 2, 5], np.int32), [10, 30, 50, 10])
+    dataset = mlaas4hep.open(write_tree("f.root", {"n": numbers, "x": numbers.astype(np.float32)}))
+    found = dataset.specs.statistics["n"].quantiles
+    assert [found[level] for level in (0.05, 0.25, 0.5, 0.84, 0.99)] == [0, 1, 2, 2, 5]
+    dataset.specs.write(tmp_path / "specs.json")
+    again = Specs.read(tmp_path / "specs.json")
+    assert again.statistics["n"].quantiles == found
+    assert again.train_statistics["x"].quantiles == dataset.specs.train_statistics["x"].quantiles
+
+
+def test_quantiles_of_the_higgs_files_are_numpys_within_their_error(higgs_files: list[str]) -> None:
+    import uproot
+
+    specs = mlaas4hep.open(higgs_files).specs
+    plain = np.concatenate([uproot.open(path)["Events"]["MET_pt"].array(library="np") for path in higgs_files])
+    for level, value in specs.statistics["MET_pt"].quantiles.items():
+        assert value == pytest.approx(np.quantile(plain, level), rel=1 / 128)

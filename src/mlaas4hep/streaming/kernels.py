@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STATISTICS", "encode_rows", "summarise"]
+__all__ = ["STATISTICS", "count_bins", "encode_rows", "summarise"]
 
 STATISTICS = 6
 """Length of what :func:`summarise` fills: finite values, smallest, largest, mean, sum of squared deviations, values that are not finite."""
@@ -47,51 +47,81 @@ def summarise(
         Length of the longest of the chosen events.
     """
     widest = 0
-    count = 0
+    count = bad = 0
     low, high = np.inf, -np.inf
-    total = 0.0
-    bad = 0
-    count_chosen = 0
+    total = squares = 0.0
+    count_chosen = bad_chosen = 0
     low_chosen, high_chosen = np.inf, -np.inf
-    total_chosen = 0.0
-    bad_chosen = 0
+    total_chosen = squares_chosen = 0.0
+    # Sums are taken of differences to a value of the branch, which keeps the variance exact where the mean is large against the spread.
+    origin = np.nan
     for event in range(chosen.size):
         start, stop = offsets[event], offsets[event + 1]
-        if chosen[event] and stop - start > widest:
+        take = chosen[event]
+        if take and stop - start > widest:
             widest = stop - start
         for position in range(start, stop):
             value = np.float64(content[position])
             if not np.isfinite(value):
                 bad += 1
-                bad_chosen += chosen[event]
+                bad_chosen += take
                 continue
+            if count == 0:
+                origin = value
+            difference = value - origin
             count += 1
-            total += value
+            total += difference
+            squares += difference * difference
             low = min(low, value)
             high = max(high, value)
-            if chosen[event]:
+            if take:
                 count_chosen += 1
-                total_chosen += value
+                total_chosen += difference
+                squares_chosen += difference * difference
                 low_chosen = min(low_chosen, value)
                 high_chosen = max(high_chosen, value)
-    mean = total / count if count else 0.0
-    mean_chosen = total_chosen / count_chosen if count_chosen else 0.0
-    # The second pass keeps the variance exact where the mean is large against the spread; the block is in the cache still.
-    squares = 0.0
-    squares_chosen = 0.0
+    everything[0], everything[1], everything[2], everything[5] = count, low, high, bad
+    selected[0], selected[1], selected[2], selected[5] = count_chosen, low_chosen, high_chosen, bad_chosen
+    everything[3] = origin + total / count if count else 0.0
+    everything[4] = max(squares - total * total / count, 0.0) if count else 0.0
+    selected[3] = origin + total_chosen / count_chosen if count_chosen else 0.0
+    selected[4] = max(squares_chosen - total_chosen * total_chosen / count_chosen, 0.0) if count_chosen else 0.0
+    return widest
+
+
+@numba.njit(nogil=True, cache=True)
+def count_bins(bits: npt.NDArray[np.uint32], offsets: Int64, chosen: Boolean, counts: Int64) -> tuple[int, int]:
+    """Count float32 values by the upper half of their bits, in the order of the values.
+
+    Parameters
+    ----------
+    bits : uint32 array of shape ``[values]``
+        The bits of the values; those of NaN and ±inf do not count.
+    offsets : int64 array of shape ``[events + 1]``
+        Event ``i`` holds ``bits[offsets[i]:offsets[i + 1]]``.
+    chosen : bool array of shape ``[events]``
+    counts : int64 array of shape ``[2, 65536]``
+        Added to: values of all events, and of the chosen ones.
+
+    Returns
+    -------
+    low, high : int
+        Smallest and largest number of an occupied bin; ``low > high`` where there is none.
+    """
+    low, high = 65535, 0
     for event in range(chosen.size):
         for position in range(offsets[event], offsets[event + 1]):
-            value = np.float64(content[position])
-            if not np.isfinite(value):
+            upper = int(bits[position] >> np.uint32(16))
+            if upper & 0x7F80 == 0x7F80:
                 continue
-            squares += (value - mean) * (value - mean)
+            # Negative numbers fall as their bits rise, and stand below the positive ones; -0 is 0.
+            number = 0x8000 + upper if upper < 0x8000 else (0xFFFF - upper if upper > 0x8000 else 0x8000)
+            low = min(low, number)
+            high = max(high, number)
+            counts[0, number] += 1
             if chosen[event]:
-                squares_chosen += (value - mean_chosen) * (value - mean_chosen)
-    everything[0], everything[1], everything[2] = count, low, high
-    everything[3], everything[4], everything[5] = mean, squares, bad
-    selected[0], selected[1], selected[2] = count_chosen, low_chosen, high_chosen
-    selected[3], selected[4], selected[5] = mean_chosen, squares_chosen, bad_chosen
-    return widest
+                counts[1, number] += 1
+    return low, high
 
 
 @numba.njit(nogil=True, cache=True)

@@ -273,6 +273,7 @@ def _statistics(description: Mapping[str, Any]) -> dict[str, BranchStatistics]:
             float(found["std"]) ** 2 * int(found["count"]),
             int(found["not_finite"]),
             int(widths.get(name, 1)),
+            stored_quantiles={float(level): float(value) for level, value in found.get("quantiles", {}).items()},
         )
         for name, found in description.get("statistics", {}).items()
     }

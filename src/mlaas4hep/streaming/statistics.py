@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.streaming.formats.base import Column
+from mlaas4hep.streaming.sketch import LEVELS, QuantileSketch, sketch_column
 
 __all__ = ["BranchStatistics", "summarise_column"]
 
@@ -32,6 +34,10 @@ class BranchStatistics:
         Number of values that are NaN or infinite.
     widest : int
         Values of the longest event; 1 for a flat branch.
+    sketch : QuantileSketch
+        Counts from which quantiles follow; empty when the statistics come from a file.
+    stored_quantiles : mapping of float to float
+        Level → quantile, when the statistics come from a file.
 
     Examples
     --------
@@ -48,6 +54,8 @@ class BranchStatistics:
     squares: float = 0.0
     not_finite: int = 0
     widest: int = 0
+    sketch: QuantileSketch = field(default_factory=QuantileSketch)
+    stored_quantiles: Mapping[float, float] = field(default_factory=dict)
 
     def __add__(self, other: BranchStatistics) -> BranchStatistics:
         count = self.count + other.count
@@ -61,7 +69,15 @@ class BranchStatistics:
             self.squares + other.squares + difference * difference * self.count * share,
             self.not_finite + other.not_finite,
             max(self.widest, other.widest),
+            self.sketch + other.sketch,
         )
+
+    @property
+    def quantiles(self) -> Mapping[float, float]:
+        """Level → quantile for each of :data:`~mlaas4hep.streaming.sketch.LEVELS`, within 1/256 of itself; empty where there is no value."""
+        if not len(self.sketch.bins):
+            return self.stored_quantiles
+        return {level: min(max(self.sketch.quantile(level), self.minimum), self.maximum) for level in LEVELS}
 
     @property
     def variance(self) -> float:
@@ -74,8 +90,14 @@ class BranchStatistics:
         return (self.minimum, self.maximum) if self.count else (0.0, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return count, mean, standard deviation and number of values that are not finite, as plain values for JSON."""
-        return {"count": self.count, "mean": self.mean, "std": math.sqrt(self.variance), "not_finite": self.not_finite}
+        """Return count, mean, standard deviation, number of values that are not finite, and quantiles, as plain values for JSON."""
+        return {
+            "count": self.count,
+            "mean": self.mean,
+            "std": math.sqrt(self.variance),
+            "not_finite": self.not_finite,
+            "quantiles": {str(level): value for level, value in self.quantiles.items()},
+        }
 
 
 def summarise_column(
@@ -100,9 +122,10 @@ def summarise_column(
     selected = np.empty(kernels.STATISTICS)
     widest_chosen = int(kernels.summarise(content, offsets, chosen, everything, selected))
     widest = int(np.diff(offsets).max(initial=0))
-    return _statistics(everything, widest), _statistics(selected, widest_chosen)
+    sketch, sketch_chosen = sketch_column(column, chosen, flat_offsets)
+    return _statistics(everything, widest, sketch), _statistics(selected, widest_chosen, sketch_chosen)
 
 
-def _statistics(filled: npt.NDArray[np.float64], widest: int) -> BranchStatistics:
+def _statistics(filled: npt.NDArray[np.float64], widest: int, sketch: QuantileSketch) -> BranchStatistics:
     count, low, high, mean, squares, bad = filled.tolist()
-    return BranchStatistics(int(count), low, high, mean, squares, int(bad), widest)
+    return BranchStatistics(int(count), low, high, mean, squares, int(bad), widest, sketch)
