@@ -1,0 +1,109 @@
+"""What the readers of all formats but ROOT share: opening a file, telling it from another, and saying what is wrong with it.
+
+A local name is opened by the operating system, a URL through fsspec. Formats that carry no identifier of their own get one from their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from mlaas4hep.errors import MLaaS4HEPError, SourceError
+from mlaas4hep.streaming.formats.base import Column, ColumnType
+
+__all__ = ["content_uuid", "empty_column", "open_bytes", "opening", "reason", "require_magic"]
+
+ENDS_BYTES = 1 << 20
+NAMESPACE = uuid.UUID("7b0f5f1c-6a5e-5c47-9d0a-6d1c5a1be9a4")
+
+
+def open_bytes(path: str) -> IO[bytes]:
+    """Open a file for reading at any place.
+
+    Raises
+    ------
+    SourceError
+        If it is missing, empty, a folder, or out of reach.
+    """
+    try:
+        if "://" in path:
+            fsspec: Any = importlib.import_module("fsspec")  # comes with uproot, has no types
+            stream: IO[bytes] = fsspec.open(path, "rb").open()
+        else:
+            stream = Path(path).open("rb")  # noqa: SIM115 - the reader closes it
+    except FileNotFoundError:
+        raise SourceError(path, "no such file") from None
+    except IsADirectoryError:
+        raise SourceError(path, "is a folder, not a file") from None
+    except Exception as error:  # whatever the file system of a URL raises
+        raise SourceError(path, f"cannot be read: {reason(error)}") from error
+    if not stream.read(1):
+        stream.close()
+        raise SourceError(path, "the file is empty")
+    stream.seek(0)
+    return stream
+
+
+def require_magic(stream: IO[bytes], path: str, magic: bytes, kind: str) -> None:
+    """Raise a SourceError unless the file begins with the bytes of its format; ``kind`` is as in ``a Parquet file``."""
+    stream.seek(0)
+    found = stream.read(len(magic))
+    stream.seek(0)
+    if found != magic:
+        raise SourceError(path, f"is not {kind}: it begins with {found!r}, not {magic!r}")
+
+
+def content_uuid(stream: IO[bytes], metadata: bytes = b"") -> str:
+    """Return an identifier that follows from a file's content, wherever it lies and whatever its name.
+
+    It is made of the size, the first and the last MiB, and what the reader says of the metadata. Files that differ in any of these have another one,
+    and so has every file of up to 2 MiB that differs in any byte; a change of the same length in the middle of a larger file is not seen unless the
+    metadata tell (statistics of row groups do).
+
+    Parameters
+    ----------
+    stream : binary file
+        Open; its position is changed.
+    metadata : bytes
+        More that tells this content from another.
+    """
+    size = stream.seek(0, 2)
+    digest = hashlib.blake2b(metadata, digest_size=32)
+    stream.seek(0)
+    digest.update(stream.read(ENDS_BYTES))
+    stream.seek(max(0, size - ENDS_BYTES))
+    digest.update(stream.read(ENDS_BYTES))
+    stream.seek(0)
+    return str(uuid.uuid5(NAMESPACE, f"{size} {digest.hexdigest()}"))
+
+
+@contextmanager
+def opening(path: str, kind: str, close: Callable[[], Any]) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into a SourceError, and close the file."""
+    try:
+        yield
+    except MLaaS4HEPError:
+        close()
+        raise
+    except Exception as error:
+        close()
+        raise SourceError(path, f"it cannot be opened as {kind}: {reason(error)}") from error
+
+
+def empty_column(kind: ColumnType) -> Column:
+    """Return the column of no event."""
+    return Column(np.empty(0, kind.dtype), np.zeros(1, np.int64) if kind.jagged else None)
+
+
+def reason(error: BaseException) -> str:
+    """First line of an error's text, shortened: libraries' go on for a screen."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    return first if len(first) <= 200 else first[:197] + "…"
