@@ -7,7 +7,7 @@ No event is read.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.errors import BranchesDifferError, nearest_names, quoted
-from mlaas4hep.streaming.formats import ColumnType, Reader, open_reader
+from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults
+from mlaas4hep.streaming.formats import ColumnType, Reader
+from mlaas4hep.streaming.losses import Loss, LossReport
+from mlaas4hep.streaming.opening import Opener, size_of
+from mlaas4hep.streaming.sources import SourceFile
 
 __all__ = ["Catalog", "CatalogFile", "Run", "build_catalog"]
 
@@ -34,12 +38,21 @@ class CatalogFile:
         Number of its events that belong to the dataset.
     clusters : int64 array
         Entries at which reading may begin, with 0 first and ``entries`` last.
+    size : int
+        Bytes of the file; -1 where that is not known.
+    tree : str or None
+        Its tree, where that is another than the catalogue's.
+    alternatives : tuple of str
+        Further names by which it can be opened.
     """
 
     path: str
     uuid: str
     entries: int
     clusters: npt.NDArray[np.int64]
+    size: int = -1
+    tree: str | None = None
+    alternatives: tuple[str, ...] = ()
 
     def first(self, entries: int) -> CatalogFile:
         """Return the file with only its first events."""
@@ -76,11 +89,14 @@ class Catalog:
         In the order in which they were named.
     columns : mapping of str to ColumnType
         Type of every branch that is read.
+    faults : Faults
+        What is done about files that turn out to be bad.
     """
 
     tree: str
     files: tuple[CatalogFile, ...]
     columns: Mapping[str, ColumnType]
+    faults: Faults = field(default_factory=Faults, compare=False)
 
     @cached_property
     def entries(self) -> int:
@@ -129,26 +145,31 @@ class Catalog:
 
 
 def build_catalog(
-    files: Sequence[str],
-    tree: str,
+    files: Sequence[SourceFile],
+    opener: Opener,
     columns: Sequence[str],
     first: Reader,
     progress: Callable[[int, int], None] | None = None,
-) -> Catalog:
+) -> tuple[Catalog, LossReport]:
     """Make the catalogue of some files.
 
     Parameters
     ----------
-    files : sequence of str
-        Paths or URLs.
-    tree : str
-        Name of the tree.
+    files : sequence of SourceFile
+    opener : Opener
+        Opens them, and knows what to do with those that cannot be.
     columns : sequence of str
         Branches that will be read.
     first : Reader
         The first of the files, open; every other is compared with it.
     progress : callable, optional
         Called with the number of files done and of all.
+
+    Returns
+    -------
+    catalog : Catalog
+    losses : LossReport
+        Files that were left out; empty unless the rule is to skip or quarantine bad files.
 
     Raises
     ------
@@ -157,26 +178,35 @@ def build_catalog(
     BranchesDifferError
         If a file lacks one of the branches or has it with another type.
     """
-    described = [_describe(first, columns)]
+    losses = LossReport()
+    described = [_describe(first, files[0], columns)]
     sizes = {name: first.columns[name].bytes_per_event * first.entries for name in columns}
-    for done, path in enumerate(files[1:], start=2):
-        reader = open_reader(path, tree)
+    for done, source in enumerate(files[1:], start=2):
         try:
-            _compare(reader, first, columns)
-            described.append(_describe(reader, columns))
-            for name in columns:
-                sizes[name] += reader.columns[name].bytes_per_event * reader.entries
-        finally:
-            reader.close()
+            with opener.open(source) as reader:
+                _compare(reader, first, columns)
+                described.append(_describe(reader, source, columns))
+                for name in columns:
+                    sizes[name] += reader.columns[name].bytes_per_event * reader.entries
+        except BAD_FILE_ERRORS as error:
+            losses.add(Loss(source.path, 0, None, opener.faults.lose(source.path, error)))
         if progress is not None:
             progress(done, len(files))
     entries = max(1, sum(file.entries for file in described))
     types = {name: replace(first.columns[name], bytes_per_event=sizes[name] / entries) for name in columns}
-    return Catalog(tree, tuple(described), types)
+    return Catalog(opener.tree, tuple(described), types, opener.faults), losses
 
 
-def _describe(reader: Reader, columns: Sequence[str]) -> CatalogFile:
-    return CatalogFile(reader.path, reader.uuid, reader.entries, reader.clusters(columns))
+def _describe(reader: Reader, source: SourceFile, columns: Sequence[str]) -> CatalogFile:
+    return CatalogFile(
+        source.path,
+        reader.uuid,
+        reader.entries,
+        reader.clusters(columns),
+        size_of(reader),
+        source.tree,
+        source.alternatives,
+    )
 
 
 def _compare(reader: Reader, first: Reader, columns: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,19 @@ import numpy.typing as npt
 from mlaas4hep.errors import SettingError, SourceError
 from mlaas4hep.streaming.block import KernelPlan, pack
 from mlaas4hep.streaming.catalog import Catalog, build_catalog
+from mlaas4hep.streaming.checksums import Checksums
 from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults, OnBadFile
 from mlaas4hep.streaming.features import GeneratorLevel, Selection, choose_features
-from mlaas4hep.streaming.formats import open_reader
+from mlaas4hep.streaming.formats import Reader
 from mlaas4hep.streaming.identity import Identity
 from mlaas4hep.streaming.labels import Labels, LabelValue, parse_labels
-from mlaas4hep.streaming.reading import read_ahead
+from mlaas4hep.streaming.losses import Loss, LossReport
+from mlaas4hep.streaming.opening import Opener
+from mlaas4hep.streaming.reading import loaded_runs
+from mlaas4hep.streaming.retry import RetryPolicy
 from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES, Progress, count_folds, label_values, scan_specs
-from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, expand_files
+from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files
 from mlaas4hep.streaming.specs import Specs
 from mlaas4hep.streaming.splitting import FOLDS, Fold, Split
 from mlaas4hep.streaming.stream import Batch, EventStream, StreamSettings
@@ -47,20 +53,31 @@ class Dataset:
     split : Split
     specs : Specs, optional
         Statistics that are known already.
+    losses : LossReport, optional
+        What could not be catalogued.
 
     Attributes
     ----------
     catalog, selection, labels, split
         As given.
+    losses : LossReport
+        Bad files and events: those that were left out of the catalogue, and those that scans over all events missed. A stream has its own.
     """
 
     def __init__(
-        self, catalog: Catalog, selection: Selection, labels: Labels, split: Split, specs: Specs | None = None
+        self,
+        catalog: Catalog,
+        selection: Selection,
+        labels: Labels,
+        split: Split,
+        specs: Specs | None = None,
+        losses: LossReport | None = None,
     ) -> None:
         self.catalog = catalog
         self.selection = selection
         self.labels = labels
         self.split = split
+        self.losses = losses or LossReport()
         self._specs = specs
 
     @property
@@ -116,7 +133,7 @@ class Dataset:
     @cached_property
     def fold_counts(self) -> npt.NDArray[np.int64]:
         """Number of events of each fold and class, int64 ``[folds, classes]``; the first use reads identifiers and labels once."""
-        return count_folds(self.catalog, self.labels, self.identity)
+        return count_folds(self.catalog, self.labels, self.identity, self.losses)
 
     def compute_specs(self, progress: Progress | None = None) -> Specs:
         """Return the statistics of the features; read all events once if that was not done yet.
@@ -132,7 +149,7 @@ class Dataset:
             If a file cannot be read.
         """
         if self._specs is None:
-            self._specs = scan_specs(self.catalog, self.features, self.identity, self.describe(), progress)
+            self._specs = scan_specs(self.catalog, self.features, self.identity, self.describe(), progress, self.losses)
         return self._specs
 
     def describe(self) -> dict[str, Any]:
@@ -208,9 +225,9 @@ class Dataset:
         vector = encoding or self.encoding
         plan = KernelPlan(vector, scaled=False)
         columns = tuple(dict.fromkeys((*vector.branches, *self.identity.identifiers)))
-        with read_ahead(self.catalog, self.catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES) as following:
-            while (loaded := following()) is not None:
-                run, values = loaded
+        runs = self.catalog.runs(RUN_BYTES, columns)
+        with loaded_runs(self.catalog, runs, columns, QUEUE_BYTES, self.losses) as loaded:
+            for run, values in loaded:
                 block = pack(values, vector, run.events)
                 records = self.identity.records(run, values)
                 for start in range(0, run.events, max_events):
@@ -245,7 +262,10 @@ def open_dataset(
     split: Split | None = None,
     max_events: int = -1,
     specs: Specs | str | Path | None = None,
-    redirector: str = DEFAULT_REDIRECTOR,
+    redirector: str | Sequence[str] = DEFAULT_REDIRECTOR,
+    on_bad_file: OnBadFile = "fail",
+    retry: RetryPolicy | None = None,
+    checksums: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Open files as one dataset; reads their metadata, and no event.
@@ -273,8 +293,15 @@ def open_dataset(
         Use only about so many events, from each file in proportion; -1 for all.
     specs : Specs, str or Path, optional
         Statistics that are known already, or the file that holds them; they must be of these files.
-    redirector : str
-        What is put before a ``/store/…`` name that is no local file.
+    redirector : str or sequence of str
+        What is put before a ``/store/…`` name that is no local file; several are tried in order.
+    on_bad_file : {"fail", "skip", "quarantine"}
+        What is done with a file that cannot be opened or read: raise the error; go on without the events concerned; or go on without any further
+        event of that file. What is missing stands in ``losses`` of the dataset and of each stream.
+    retry : RetryPolicy, optional
+        How often a fault of the network is met with another attempt, before the next redirector and before a file counts as bad.
+    checksums : str or Path, optional
+        A file as ``sha256sum`` writes it (or with adler32): every input file is read and compared once, when it is catalogued.
     progress : callable, optional
         Called with the number of files opened and of all.
 
@@ -309,10 +336,14 @@ def open_dataset(
     """
     if isinstance(max_events, bool) or not isinstance(max_events, int) or (max_events < 1 and max_events != -1):
         raise SettingError("max_events", "an integer ≥ 1, or -1 for all", max_events)
-    paths = expand_files(files, redirector)
+    sources = find_files(files, redirector)
     by_file, label_branch = parse_labels(labels)
-    first = open_reader(paths[0], tree)
-    try:
+    known_labels = Labels() if by_file is None else Labels.of_files(by_file, [source.path for source in sources])
+    faults = Faults(on_bad_file=on_bad_file, retry=retry or RetryPolicy())
+    opener = Opener(tree, faults, None if checksums is None else Checksums.read(checksums))
+    losses = LossReport()
+    with ExitStack() as until_catalogued:
+        usable, first = _first_usable(sources, opener, losses, until_catalogued)
         selection = choose_features(
             first,
             tree,
@@ -323,23 +354,26 @@ def open_dataset(
             label=label_branch,
             generator_level=generator_level,
         )
-        catalog = build_catalog(paths, tree, selection.read, first, progress)
-    finally:
-        first.close()
+        catalog, lost = build_catalog(usable, opener, selection.read, first, progress)
+        losses.extend(lost)
     if max_events >= 0:
         catalog = catalog.first(max_events)
     if catalog.entries == 0:
+        others = len(catalog.files) - 1
         raise SourceError(
-            paths[0],
-            f"tree '{tree}' holds no event" + (f", nor do the {len(paths) - 1} other files" if len(paths) > 1 else ""),
+            catalog.files[0].path,
+            f"tree '{tree}' holds no event" + (f", nor do the {others} other files" if others else ""),
         )
     if by_file is not None:
-        found = Labels.of_files(by_file, paths)
+        left_out = set(losses.whole_files)
+        found = known_labels.of_some_files(
+            [place for place, source in enumerate(sources) if source.path not in left_out]
+        )
     elif label_branch is not None:
-        found = Labels.of_branch(label_branch, label_values(catalog, label_branch))
+        found = Labels.of_branch(label_branch, label_values(catalog, label_branch, losses))
     else:
         found = Labels()
-    dataset = Dataset(catalog, selection, found, split or Split())
+    dataset = Dataset(catalog, selection, found, split or Split(), losses=losses)
     if specs is None:
         return dataset
     known = specs if isinstance(specs, Specs) else Specs.read(specs)
@@ -348,4 +382,19 @@ def open_dataset(
         raise SettingError(
             "specs", "of these files and branches", mismatch, "" if isinstance(specs, Specs) else str(specs)
         )
-    return Dataset(catalog, selection, found, dataset.split, known)
+    return Dataset(catalog, selection, found, dataset.split, known, losses)
+
+
+def _first_usable(
+    sources: Sequence[SourceFile], opener: Opener, losses: LossReport, open_until: ExitStack
+) -> tuple[Sequence[SourceFile], Reader]:
+    """Return the files from the first one on that can be opened, and that one open; those before it are lost, or the error goes up."""
+    problem: Exception | None = None
+    for place, source in enumerate(sources):
+        try:
+            return sources[place:], open_until.enter_context(opener.open(source))
+        except BAD_FILE_ERRORS as error:
+            problem = problem or error
+            losses.add(Loss(source.path, 0, None, opener.faults.lose(source.path, error)))
+    assert problem is not None  # there is at least one file  # noqa: S101
+    raise problem

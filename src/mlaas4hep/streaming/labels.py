@@ -51,6 +51,22 @@ class Labels:
             return places
         return np.full(events, self.by_file[file] if self.by_file else 0, np.int64)
 
+    def of_some_files(self, places: Sequence[int]) -> Labels:
+        """Return the labels of some of the files, with the same classes.
+
+        Raises
+        ------
+        LabelError
+            If a class has no file any more.
+        """
+        kept = tuple(self.by_file[place] for place in places)
+        for index, name in enumerate(self.classes):
+            if index not in kept:
+                raise LabelError(
+                    f"no file with the label '{name}' could be opened; a classification needs all its classes"
+                )
+        return Labels(self.classes, kept, self.branch)
+
     @classmethod
     def of_files(cls, labels: Sequence[LabelValue], files: Sequence[str]) -> Labels:
         """Make the labels of files, one each.

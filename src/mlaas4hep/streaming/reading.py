@@ -1,22 +1,56 @@
-"""Read runs of clusters ahead of whoever needs them, in a thread of its own, with files kept open."""
+"""Read runs of clusters ahead of whoever needs them, in a thread of its own, with files kept open.
+
+Remote files are asked for the next runs while the present one is decoded. A run that cannot be read, in spite of further attempts and at none of
+its file's locations, raises an error or is handed on as lost, as the catalogue's rules for bad files say; it is never left out without a word.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
 
 from mlaas4hep.errors import SourceError
 from mlaas4hep.streaming.bounded_queue import BoundedQueue, QueueClosedError
 from mlaas4hep.streaming.catalog import Catalog, Run
+from mlaas4hep.streaming.faults import BAD_FILE_ERRORS
 from mlaas4hep.streaming.formats import Column, Reader, open_reader
+from mlaas4hep.streaming.losses import Loss, LossReport
+from mlaas4hep.streaming.opening import size_of
 
-__all__ = ["MAX_OPEN_FILES", "OpenFiles", "read_ahead"]
+__all__ = ["MAX_OPEN_FILES", "Loaded", "LostRun", "OpenFiles", "loaded_runs", "read_ahead"]
 
 MAX_OPEN_FILES = 32
 
+RUNS_AHEAD = 3
+"""Runs that a remote file is asked for before they are decoded."""
+
 Loaded = tuple[Run, dict[str, Column]]
+
+
+@dataclass(frozen=True, slots=True)
+class LostRun:
+    """A run that could not be read, in place of its columns.
+
+    Parameters
+    ----------
+    run : Run
+    file : str
+        Name of its file in the catalogue.
+    reason : str
+    """
+
+    run: Run
+    file: str
+    reason: str
+
+    @property
+    def loss(self) -> Loss:
+        """The same for a report."""
+        return Loss(self.file, self.run.start, self.run.stop, self.reason)
 
 
 class OpenFiles:
@@ -35,37 +69,89 @@ class OpenFiles:
         SourceError
             If the file is out of reach, or is another than when the catalogue was made.
         """
-        if index in self._readers:
-            self._readers.move_to_end(index)
-            return self._readers[index]
         file = self._catalog.files[index]
-        reader = open_reader(file.path, self._catalog.tree)
-        if reader.uuid != file.uuid or reader.entries < file.entries:
-            reader.close()
-            raise SourceError(
-                file.path,
-                f"has changed since it was catalogued: uuid {reader.uuid}, {reader.entries} events; it had {file.uuid}, {file.entries}",
+        return self._catalog.faults.attempt(
+            (file.path, *file.alternatives), lambda location: self._open(index, location)
+        )
+
+    def load(self, run: Run, columns: Sequence[str]) -> Loaded | LostRun:
+        """Read a run, or say that and why it is lost.
+
+        Raises
+        ------
+        SourceError
+            If it cannot be read and the rule for bad files is to fail.
+        """
+        file, faults = self._catalog.files[run.file], self._catalog.faults
+        if file.path in faults.quarantined:
+            return LostRun(run, file.path, f"quarantined: {faults.quarantined[file.path]}")
+        try:
+            return run, faults.attempt(
+                (file.path, *file.alternatives), lambda location: self._read_at(location, run, columns)
             )
-        self._readers[index] = reader
-        if len(self._readers) > self._limit:
-            self._readers.popitem(last=False)[1].close()
-        return reader
+        except BAD_FILE_ERRORS as error:
+            return LostRun(run, file.path, faults.lose(file.path, error))
+
+    def prefetch(self, run: Run, columns: Sequence[str]) -> None:
+        """Ask for the bytes of a run that will be read soon, if its file is open and the format can do so."""
+        prefetch = getattr(self._readers.get(run.file), "prefetch", None)
+        if prefetch is not None:
+            # What fails now fails again when it is read, and is dealt with there.
+            with suppress(Exception):
+                prefetch(run.start, run.stop, columns)
 
     def close(self) -> None:
         """Close all files."""
         while self._readers:
             self._readers.popitem()[1].close()
 
+    def _read_at(self, location: str, run: Run, columns: Sequence[str]) -> dict[str, Column]:
+        reader = self._open(run.file, location)
+        try:
+            return reader.read(run.start, run.stop, columns)
+        except SourceError:
+            # A handle that failed once is not trusted: the next attempt opens the file anew.
+            self._readers.pop(run.file).close()
+            raise
+
+    def _open(self, index: int, location: str) -> Reader:
+        """Return the reader of a file; one that is open counts, wherever it was opened."""
+        if index in self._readers:
+            self._readers.move_to_end(index)
+            return self._readers[index]
+        file = self._catalog.files[index]
+        reader = open_reader(location, file.tree or self._catalog.tree)
+        try:
+            _check_unchanged(reader, file.uuid, file.entries, file.size)
+        except SourceError:
+            reader.close()
+            raise
+        self._readers[index] = reader
+        if len(self._readers) > self._limit:
+            self._readers.popitem(last=False)[1].close()
+        return reader
+
+
+def _check_unchanged(reader: Reader, uuid: str, entries: int, size: int) -> None:
+    found = size_of(reader)
+    if reader.uuid == uuid and reader.entries >= entries and size in (found, -1):
+        return
+    raise SourceError(
+        reader.path,
+        f"has changed since it was catalogued: uuid {reader.uuid}, {reader.entries} events, {found} bytes; it had {uuid}, {entries}, {size}",
+    )
+
 
 @contextmanager
 def read_ahead(
     catalog: Catalog, runs: Iterable[Run], columns: Sequence[str], max_bytes: int
-) -> Iterator[Callable[[], Loaded | None]]:
+) -> Iterator[Callable[[], Loaded | LostRun | None]]:
     """Read runs in order in a thread; gives a function that returns the next one, and None after the last.
 
     Parameters
     ----------
     catalog : Catalog
+        Its rules for bad files say whether a run that cannot be read raises an error or comes as a :class:`LostRun`.
     runs : iterable of Run
         In the order in which they are wanted.
     columns : sequence of str
@@ -76,16 +162,17 @@ def read_ahead(
     Raises
     ------
     SourceError
-        From the function, if a run cannot be read.
+        From the function, if a run cannot be read and the rule is to fail.
     """
-    queue: BoundedQueue[Loaded] = BoundedQueue(max_bytes)
+    queue: BoundedQueue[Loaded | LostRun] = BoundedQueue(max_bytes)
 
     def read() -> None:
         files = OpenFiles(catalog)
         try:
-            for run in runs:
-                loaded = files[run.file].read(run.start, run.stop, columns)
-                queue.put((run, loaded), sum(column.nbytes for column in loaded.values()))
+            for run in _announced(runs, lambda following: files.prefetch(following, columns)):
+                loaded = files.load(run, columns)
+                nbytes = 0 if isinstance(loaded, LostRun) else sum(column.nbytes for column in loaded[1].values())
+                queue.put(loaded, nbytes)
             queue.finish()
         except QueueClosedError:
             pass
@@ -102,3 +189,40 @@ def read_ahead(
     finally:
         queue.close()
         thread.join()
+
+
+@contextmanager
+def loaded_runs(
+    catalog: Catalog, runs: Iterable[Run], columns: Sequence[str], max_bytes: int, losses: LossReport
+) -> Iterator[Iterator[Loaded]]:
+    """Read runs as :func:`read_ahead` does, for a pass that needs only those that could be read.
+
+    Parameters
+    ----------
+    catalog, runs, columns, max_bytes
+        As there.
+    losses : LossReport
+        Takes up the others.
+    """
+    with read_ahead(catalog, runs, columns, max_bytes) as following:
+
+        def readable() -> Iterator[Loaded]:
+            while (loaded := following()) is not None:
+                if isinstance(loaded, LostRun):
+                    losses.add(loaded.loss)
+                else:
+                    yield loaded
+
+        yield readable()
+
+
+def _announced(runs: Iterable[Run], announce: Callable[[Run], None]) -> Iterator[Run]:
+    """Iterate over runs; before each, call a function with those that follow, again and again, since their files may not have been open yet."""
+    source = iter(runs)
+    waiting = deque(islice(source, 1))
+    while waiting:
+        run = waiting.popleft()
+        waiting.extend(islice(source, RUNS_AHEAD - len(waiting)))
+        for following in waiting:
+            announce(following)
+        yield run

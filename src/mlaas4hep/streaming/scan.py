@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlaas4hep.errors import SourceError
 from mlaas4hep.streaming.catalog import Catalog
 from mlaas4hep.streaming.identity import Identity
 from mlaas4hep.streaming.labels import Labels
-from mlaas4hep.streaming.reading import read_ahead
+from mlaas4hep.streaming.losses import LossReport
+from mlaas4hep.streaming.reading import loaded_runs
 from mlaas4hep.streaming.specs import Specs
 from mlaas4hep.streaming.splitting import FOLDS
 from mlaas4hep.streaming.statistics import BranchStatistics, summarise_column
@@ -33,6 +35,7 @@ def scan_specs(
     identity: Identity,
     source: Mapping[str, Any],
     progress: Progress | None = None,
+    losses: LossReport | None = None,
 ) -> Specs:
     """Read every event once and return the specs of its features.
 
@@ -47,15 +50,22 @@ def scan_specs(
         What the specs are of; kept in them.
     progress : callable, optional
         Called with the number of events done and of all, after each run.
+    losses : LossReport, optional
+        Takes up the runs that could not be read, where the rule for bad files is not to fail. The specs are of the others.
+
+    Raises
+    ------
+    SourceError
+        If a run cannot be read and the rule is to fail, or no run can be read at all.
     """
+    lost = LossReport()
     everything = dict.fromkeys(features, BranchStatistics())
     training = dict.fromkeys(features, BranchStatistics())
     train_events = 0
     done = 0
     columns = [*features, *identity.identifiers]
-    with read_ahead(catalog, catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES) as following:
-        while (loaded := following()) is not None:
-            run, values = loaded
+    with loaded_runs(catalog, catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES, lost) as loaded:
+        for run, values in loaded:
             chosen = identity.folds(run, values) == FOLDS.index("train")
             train_events += int(chosen.sum())
             flat_offsets = np.arange(run.events + 1)
@@ -67,11 +77,18 @@ def scan_specs(
             if progress is not None:
                 progress(done, catalog.entries)
     jagged = [name for name in features if catalog.columns[name].jagged]
-    events = {file.path: file.entries for file in catalog.files}
+    if lost and not done:
+        first = next(iter(lost))
+        raise SourceError(first.file, f"no event of any file can be read: {first.reason}")
+    if losses is not None:
+        losses.extend(lost)
+    events = {file.path: file.entries - lost.events_of(file.path) for file in catalog.files}
     return Specs.of(everything, training, jagged, events, train_events, source)
 
 
-def count_folds(catalog: Catalog, labels: Labels, identity: Identity) -> npt.NDArray[np.int64]:
+def count_folds(
+    catalog: Catalog, labels: Labels, identity: Identity, losses: LossReport | None = None
+) -> npt.NDArray[np.int64]:
     """Count the events of each fold and class; reads identifiers and labels only.
 
     Returns
@@ -84,17 +101,18 @@ def count_folds(catalog: Catalog, labels: Labels, identity: Identity) -> npt.NDA
         *identity.identifiers,
         *([] if labels.branch is None or labels.branch in identity.identifiers else [labels.branch]),
     ]
-    with read_ahead(catalog, catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES) as following:
-        while (loaded := following()) is not None:
-            run, values = loaded
+    report = LossReport() if losses is None else losses
+    with loaded_runs(catalog, catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES, report) as loaded:
+        for run, values in loaded:
             np.add.at(counts, (identity.folds(run, values), labels.of_events(run.file, run.events, values)), 1)
     return counts
 
 
-def label_values(catalog: Catalog, branch: str) -> npt.NDArray[Any]:
+def label_values(catalog: Catalog, branch: str, losses: LossReport | None = None) -> npt.NDArray[Any]:
     """Return the different values of a flat branch, sorted."""
     found: npt.NDArray[Any] = np.empty(0, catalog.columns[branch].dtype)
-    with read_ahead(catalog, catalog.runs(RUN_BYTES, [branch]), [branch], QUEUE_BYTES) as following:
-        while (loaded := following()) is not None:
-            found = np.union1d(found, loaded[1][branch].content)
+    report = LossReport() if losses is None else losses
+    with loaded_runs(catalog, catalog.runs(RUN_BYTES, [branch]), [branch], QUEUE_BYTES, report) as loaded:
+        for _, values in loaded:
+            found = np.union1d(found, values[branch].content)
     return found

@@ -23,7 +23,8 @@ from mlaas4hep.streaming.catalog import Catalog, Run
 from mlaas4hep.streaming.encoding import Encoding
 from mlaas4hep.streaming.identity import Identity
 from mlaas4hep.streaming.labels import Labels
-from mlaas4hep.streaming.reading import Loaded, read_ahead
+from mlaas4hep.streaming.losses import LossReport
+from mlaas4hep.streaming.reading import Loaded, LostRun, read_ahead
 from mlaas4hep.streaming.schedule import Piece, plan_pools
 from mlaas4hep.streaming.splitting import FOLDS, Fold
 
@@ -120,6 +121,8 @@ class EventStream:
         Number of the next epoch.
     cut_values : int
         Values that the epochs so far left out because an event held more than its feature has places.
+    losses : LossReport
+        Events that the epoch begun last did not deliver, since their file was bad; empty where the rule for bad files is to fail.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class EventStream:
         self.settings = settings
         self.epoch = 0
         self.cut_values = 0
+        self.losses = LossReport()
         self._identity = identity
         self._labels = labels
         self._plan = KernelPlan(encoding)
@@ -144,6 +148,7 @@ class EventStream:
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
         self.epoch += 1
+        self.losses = LossReport()
         return self._epoch(epoch)
 
     def _epoch(self, epoch: int) -> Iterator[Batch]:
@@ -178,11 +183,11 @@ class EventStream:
             thread.join()
 
     def _encoded_pools(
-        self, pools: list[list[Piece]], following: Callable[[], Loaded | None], epoch: int
+        self, pools: list[list[Piece]], following: Callable[[], Loaded | LostRun | None], epoch: int
     ) -> Iterator[Batch]:
         """Give each pool's events, encoded and in their final order, as many as make whole batches."""
         size = self.settings.batch_size
-        held: dict[int, _LoadedRun] = {}
+        held: dict[int, _LoadedRun | None] = {}
         kept: Batch | None = None
         for number, pool in enumerate(pools):
             chosen: list[tuple[_LoadedRun, npt.NDArray[np.int64]]] = []
@@ -191,9 +196,10 @@ class EventStream:
                     loaded = following()
                     if loaded is None:
                         raise RuntimeError("the reading thread gave fewer runs than were planned")
-                    held[piece.run] = self._load(*loaded)
+                    held[piece.run] = self._load(loaded)
                 run = held.pop(piece.run) if piece.last else held[piece.run]
-                chosen.append((run, self._rows(run, piece, epoch)))
+                if run is not None:
+                    chosen.append((run, self._rows(run, piece, epoch)))
             events = sum(len(rows) for _, rows in chosen)
             before = 0 if kept is None else len(kept.x)
             block = self._blocks.take(before + events)
@@ -229,7 +235,12 @@ class EventStream:
             block.id[to] = run.records[rows]
             start += len(rows)
 
-    def _load(self, run: Run, columns: dict[str, Any]) -> _LoadedRun:
+    def _load(self, loaded: Loaded | LostRun) -> _LoadedRun | None:
+        """Prepare a run for encoding; one that is lost is noted, and None."""
+        if isinstance(loaded, LostRun):
+            self.losses.add(loaded.loss)
+            return None
+        run, columns = loaded
         chosen = None
         if self.settings.fold is not None:
             chosen = self._identity.folds(run, columns) == FOLDS.index(self.settings.fold)
