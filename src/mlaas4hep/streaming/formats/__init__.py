@@ -14,6 +14,8 @@ FORMATS: dict[str, str] = {
     "root": "mlaas4hep.streaming.formats.root:RootReader",
     "parquet": "mlaas4hep.streaming.formats.parquet:ParquetReader",
     "arrow": "mlaas4hep.streaming.formats.arrow:ArrowReader",
+    "csv": "mlaas4hep.streaming.formats.csv_lines:CsvReader",
+    "json": "mlaas4hep.streaming.formats.json_lines:JsonReader",
 }
 """Name of a format → ``module:class``; a new format is one file and one line here."""
 
@@ -23,6 +25,10 @@ EXTENSIONS: dict[str, str] = {
     ".pq": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
 }
 """File extension → name of the format."""
 

@@ -50,7 +50,8 @@ def describe_type(kind: pa.DataType) -> ColumnType | str:
     if pa.types.is_decimal(value):
         return ColumnType(np.dtype(np.float64), jagged)
     if pa.types.is_struct(value):
-        return f"holds objects with {value.num_fields} members, not numbers"
+        members = f" with {value.num_fields} members" if value.num_fields else ""
+        return f"holds objects{members}, not numbers"
     return f"holds {_short(kind)}, not numbers"
 
 
