@@ -53,8 +53,6 @@ def summarise(
     count_chosen = bad_chosen = 0
     low_chosen, high_chosen = np.inf, -np.inf
     total_chosen = squares_chosen = 0.0
-    # Sums are taken of differences to a value of the branch, which keeps the variance exact where the mean is large against the spread.
-    origin = np.nan
     for event in range(chosen.size):
         start, stop = offsets[event], offsets[event + 1]
         take = chosen[event]
@@ -66,26 +64,30 @@ def summarise(
                 bad += 1
                 bad_chosen += take
                 continue
-            if count == 0:
-                origin = value
-            difference = value - origin
             count += 1
-            total += difference
-            squares += difference * difference
+            total += value
             low = min(low, value)
             high = max(high, value)
             if take:
                 count_chosen += 1
-                total_chosen += difference
-                squares_chosen += difference * difference
+                total_chosen += value
                 low_chosen = min(low_chosen, value)
                 high_chosen = max(high_chosen, value)
-    everything[0], everything[1], everything[2], everything[5] = count, low, high, bad
-    selected[0], selected[1], selected[2], selected[5] = count_chosen, low_chosen, high_chosen, bad_chosen
-    everything[3] = origin + total / count if count else 0.0
-    everything[4] = max(squares - total * total / count, 0.0) if count else 0.0
-    selected[3] = origin + total_chosen / count_chosen if count_chosen else 0.0
-    selected[4] = max(squares_chosen - total_chosen * total_chosen / count_chosen, 0.0) if count_chosen else 0.0
+    mean = total / count if count else 0.0
+    mean_chosen = total_chosen / count_chosen if count_chosen else 0.0
+    # A second pass keeps the variance exact where the mean, or a single far value, is large against the spread.
+    for event in range(chosen.size):
+        take = chosen[event]
+        for position in range(offsets[event], offsets[event + 1]):
+            value = np.float64(content[position])
+            if np.isfinite(value):
+                squares += (value - mean) * (value - mean)
+                if take:
+                    squares_chosen += (value - mean_chosen) * (value - mean_chosen)
+    everything[0], everything[1], everything[2] = count, low, high
+    everything[3], everything[4], everything[5] = mean, squares, bad
+    selected[0], selected[1], selected[2] = count_chosen, low_chosen, high_chosen
+    selected[3], selected[4], selected[5] = mean_chosen, squares_chosen, bad_chosen
     return widest
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlaas4hep.atomic import write_atomically
-from mlaas4hep.errors import SourceError
+from mlaas4hep.errors import SettingError, SourceError
 from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.normalisation import Normalisation, chosen_normalisation, scaling
 from mlaas4hep.streaming.statistics import BranchStatistics
 
 __all__ = ["BranchRanges", "Specs", "merge_specs"]
@@ -123,8 +124,32 @@ class Specs:
 
     @property
     def encoding(self) -> Encoding:
-        """The event vector, from training events only."""
+        """The original's event vector, min-max scaled, from training events only."""
         return self.train.encoding(self.flat, self.jagged)
+
+    def make_encoding(self, normalisation: Normalisation) -> Encoding:
+        """Return the event vector with another scaling, from training events only.
+
+        Parameters
+        ----------
+        normalisation : str or mapping
+            Name, or pattern of branches → name, of :data:`~mlaas4hep.streaming.normalisation.NORMALISATIONS`.
+
+        Raises
+        ------
+        SettingError
+            If there is no such normalisation, or the specs are a file of the original, which knows ranges only.
+        """
+        features = []
+        for feature in self.encoding.features:
+            kind = chosen_normalisation(normalisation, feature.branch)
+            if kind != "minmax":
+                if feature.branch not in self.train_statistics:
+                    raise SettingError("normalisation", "'minmax' with specs that hold nothing but ranges", kind)
+                shift, scale = scaling(kind, self.train_statistics[feature.branch])
+                feature = replace(feature, shift=shift, scale=scale)  # noqa: PLW2901
+            features.append(feature)
+        return Encoding(tuple(features))
 
     def mismatch(self, source: Mapping[str, Any]) -> str | None:
         """Return why these specs are not those of another source, or None if they are.
