@@ -6,8 +6,6 @@ aligned to clusters by the caller, the file stays open between reads, and nothin
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,23 +17,15 @@ import uproot
 from uproot.interpretation.jagged import AsJagged
 from uproot.interpretation.numerical import AsDtype, Numerical
 
-from mlaas4hep.errors import MissingExtraError, MLaaS4HEPError, SourceError, TreeNotFoundError
+from mlaas4hep.errors import MLaaS4HEPError, SourceError, TreeNotFoundError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
 from mlaas4hep.streaming.formats.root_baskets import BasketBranch, LocalBaskets, basket_branch
+from mlaas4hep.streaming.formats.root_remote import RemoteBaskets, drop_handle, remote_options
+from mlaas4hep.streaming.retry import is_remote
 
 __all__ = ["RootReader"]
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
-
-XROOTD_LIMITS = {
-    # The client's own defaults let a person wait for minutes: a dead server 480 s, a hung one for ever.
-    "XRD_CONNECTIONWINDOW": "3",
-    "XRD_CONNECTIONRETRY": "5",
-    "XRD_STREAMERRORWINDOW": "60",
-    "XRD_REQUESTTIMEOUT": "30",
-    "XRD_STREAMTIMEOUT": "10",
-    "XRD_TIMEOUTRESOLUTION": "1",
-}
 
 
 class RootReader:
@@ -58,19 +48,25 @@ class RootReader:
 
     def __init__(self, path: str, tree: str) -> None:
         self.path = path
+        self._broken = False
         self._file = _open(path)
         try:
+            self.size = int(self._file.file.source.num_bytes)
             self._source = _find_tree(self._file, path, tree)
             self._layout: _TreeLayout | _NtupleLayout = (
                 _NtupleLayout(self._source)
                 if "RNTuple" in self._source.classname
-                else _TreeLayout(self._source, None if "://" in path else path)
+                else _TreeLayout(
+                    self._source,
+                    RemoteBaskets(self._file.file.source, self.size) if is_remote(path) else LocalBaskets(path),
+                )
             )
             self.entries = int(self._source.num_entries)
         except MLaaS4HEPError:
             self.close()
             raise
         except Exception as error:
+            self._broken = True
             self.close()
             raise SourceError(path, f"its tree '{tree}' cannot be understood: {_reason(error)}") from error
         self.uuid = str(self._file.file.uuid)
@@ -94,6 +90,7 @@ class RootReader:
         try:
             read = self._layout.read(start, stop, columns)
         except Exception as error:
+            self._broken = True
             raise SourceError(self.path, f"entries {start}–{stop - 1} cannot be read: {_reason(error)}") from error
         for name, column in read.items():
             problem = _problem(column, stop - start)
@@ -101,26 +98,31 @@ class RootReader:
                 raise SourceError(self.path, f"branch '{name}', entries {start}–{stop - 1}: {problem}")
         return read
 
+    def prefetch(self, start: int, stop: int, columns: Sequence[str]) -> None:
+        """Ask for the bytes of some events that will be read soon, where the file is remote; does not wait for them."""
+        self._layout.prefetch(start, stop, columns)
+
     def close(self) -> None:
         """Close the file."""
         if hasattr(self, "_layout"):
             self._layout.close()
         self._file.close()
+        if is_remote(self.path):
+            drop_handle(self._file.file.source, self._broken)
 
 
 class _TreeLayout:
-    """Branches of a TTree; those of a local file are read basket by basket where they are of plain numbers, all others by uproot.
+    """Branches of a TTree; those of plain numbers are read basket by basket, all others by uproot.
 
     Parameters
     ----------
     tree : uproot.TTree
-    path : str or None
-        Where the file is, if it is local.
+    baskets : Baskets
     """
 
-    def __init__(self, tree: Any, path: str | None) -> None:
+    def __init__(self, tree: Any, baskets: LocalBaskets | RemoteBaskets) -> None:
         self._tree = tree
-        self._baskets = LocalBaskets(path) if path else None
+        self._baskets = baskets
         self._described: dict[str, BasketBranch | None] = {}
         self._branches: dict[str, Any] = {}
         self.columns: dict[str, ColumnType] = {}
@@ -144,18 +146,21 @@ class _TreeLayout:
         return np.array(sorted((common or set()) | {0, self._tree.num_entries}), np.int64)
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
-        plain = {name: branch for name in columns if (branch := self._described_branch(name)) is not None}
-        read = self._baskets.read(start, stop, plain) if self._baskets else {}
+        read = self._baskets.read(start, stop, self._plain(columns))
         others = [name for name in columns if name not in read]
         return read | (self._read_with_uproot(start, stop, others) if others else {})
 
+    def prefetch(self, start: int, stop: int, columns: Sequence[str]) -> None:
+        if isinstance(self._baskets, RemoteBaskets):
+            self._baskets.prefetch(start, stop, self._plain(columns))
+
     def close(self) -> None:
-        if self._baskets:
-            self._baskets.close()
+        self._baskets.close()
+
+    def _plain(self, columns: Sequence[str]) -> dict[str, BasketBranch]:
+        return {name: branch for name in columns if (branch := self._described_branch(name)) is not None}
 
     def _described_branch(self, name: str) -> BasketBranch | None:
-        if self._baskets is None:
-            return None
         if name not in self._described:
             self._described[name] = basket_branch(self._branches[name], int(self._tree.num_entries))
         return self._described[name]
@@ -199,27 +204,19 @@ class _NtupleLayout:
         arrays = self._ntuple.arrays(filter_name=list(columns), entry_start=start, entry_stop=stop, array_cache=None)
         return {name: _column(arrays[name]) for name in columns}
 
+    def prefetch(self, start: int, stop: int, columns: Sequence[str]) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
 def _open(path: str) -> Any:
-    remote = "://" in path
-    options: dict[str, Any] = {}
-    if remote:
-        if path.startswith(("root://", "xroot://", "roots://")):
-            for variable, value in XROOTD_LIMITS.items():
-                os.environ.setdefault(variable, value)
-            # The bindings look at every object when the program ends, and some of torch's complain of being looked at.
-            warnings.filterwarnings("ignore", category=FutureWarning, module=r"XRootD\.client\.finalize")
-            try:
-                import fsspec_xrootd  # noqa: F401
-                import XRootD.client  # noqa: F401
-            except ImportError as error:
-                raise MissingExtraError("The XRootD client", "xrootd") from error
+    if is_remote(path):
+        options = remote_options(path)
     else:
         _check_local(path)
-        options["handler"] = uproot.source.file.MultithreadedFileSource
+        options = {"handler": uproot.source.file.MultithreadedFileSource}
     try:
         # {path: None} keeps uproot from reading an object name into a colon of the path.
         return uproot.open({path: None}, object_cache=None, array_cache=None, **options)

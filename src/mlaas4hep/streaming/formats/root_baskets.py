@@ -1,4 +1,4 @@
-"""Baskets of a local TTree straight into columns: what uproot does for any branch, for numbers only and with less work for each basket.
+"""Baskets of a TTree straight into columns: what uproot does for any branch, for numbers only and with less work for each basket.
 
 uproot opens the file, finds the tree and interprets its branches; only the path that every event takes is here. It is worth having because a
 cluster of a NanoAOD has a thousand small baskets: read in few large pieces and decoded with a handful of calls each, a pass takes about half as
@@ -14,6 +14,7 @@ import lzma
 import os
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,10 @@ from uproot.interpretation.numerical import AsDtype
 
 from mlaas4hep.streaming.formats.base import Column
 
-__all__ = ["BasketBranch", "LocalBaskets", "basket_branch"]
+__all__ = ["BasketBranch", "Baskets", "LocalBaskets", "Place", "basket_branch", "check_within", "places_of"]
+
+Place = tuple[int, int, str, int]
+"""Position and bytes of a basket in the file, its branch and its number there."""
 
 KEY = struct.Struct(">ihiIhh")
 """Bytes with the key, version, bytes without compression, date, length of the key, cycle."""
@@ -89,8 +93,44 @@ def basket_branch(branch: Any, entries: int) -> BasketBranch | None:
     return BasketBranch(content.from_dtype, content.to_dtype.newbyteorder("="), jagged, bounds, seek, size)
 
 
-class LocalBaskets:
-    """Reads baskets of one local file; used by one thread at a time.
+class Baskets(ABC):
+    """Reads baskets of one file; used by one thread at a time."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the file back."""
+
+    @abstractmethod
+    def fetch(self, places: Sequence[Place]) -> dict[tuple[str, int], memoryview]:
+        """Return the bytes of baskets, by branch and number.
+
+        Raises
+        ------
+        ValueError
+            If one lies beyond the end of the file.
+        """
+
+    def read(self, start: int, stop: int, branches: Mapping[str, BasketBranch]) -> dict[str, Column]:
+        """Read the events ``start … stop - 1`` of some branches.
+
+        Raises
+        ------
+        ValueError
+            If a basket is not what the tree says of it, or is damaged.
+        """
+        raw = self.fetch(places_of(start, stop, branches))
+        columns = {}
+        for name, branch in branches.items():
+            numbers = _baskets_of(branch, start, stop)
+            try:
+                columns[name] = _column(branch, [raw[name, i] for i in numbers], numbers, start, stop)
+            except (ValueError, struct.error, zlib.error, lzma.LZMAError, cramjam.DecompressionError) as error:
+                raise ValueError(f"branch '{name}': {error}") from error
+        return columns
+
+
+class LocalBaskets(Baskets):
+    """Baskets of a local file.
 
     Parameters
     ----------
@@ -106,31 +146,9 @@ class LocalBaskets:
             os.close(self._file)
             self._file = -1
 
-    def read(self, start: int, stop: int, branches: Mapping[str, BasketBranch]) -> dict[str, Column]:
-        """Read the events ``start … stop - 1`` of some branches.
-
-        Raises
-        ------
-        ValueError
-            If a basket is not what the tree says of it, or is damaged.
-        """
-        wanted = {name: _baskets_of(branch, start, stop) for name, branch in branches.items()}
-        places = [
-            (int(branches[name].seek[i]), int(branches[name].size[i]), name, i)
-            for name, numbers in wanted.items()
-            for i in numbers
-        ]
-        raw = self._fetch(sorted(places))
-        columns = {}
-        for name, numbers in wanted.items():
-            try:
-                columns[name] = _column(branches[name], [raw[name, i] for i in numbers], numbers, start, stop)
-            except (ValueError, struct.error, zlib.error, lzma.LZMAError, cramjam.DecompressionError) as error:
-                raise ValueError(f"branch '{name}': {error}") from error
-        return columns
-
-    def _fetch(self, places: Sequence[tuple[int, int, str, int]]) -> dict[tuple[str, int], memoryview]:
-        """Read baskets, those that lie close together in one piece."""
+    def fetch(self, places: Sequence[Place]) -> dict[tuple[str, int], memoryview]:
+        """Read baskets; those that lie close together come in one piece."""
+        check_within(places, os.fstat(self._file).st_size)
         fetched: dict[tuple[str, int], memoryview] = {}
         position = 0
         while position < len(places):
@@ -152,6 +170,28 @@ class LocalBaskets:
                 fetched[name, index] = piece[seek - begin : seek - begin + size]
             position = following
         return fetched
+
+
+def places_of(start: int, stop: int, branches: Mapping[str, BasketBranch]) -> list[Place]:
+    """Return where the baskets of some events and branches are, in the file's order."""
+    return sorted(
+        (int(branch.seek[i]), int(branch.size[i]), name, i)
+        for name, branch in branches.items()
+        for i in _baskets_of(branch, start, stop)
+    )
+
+
+def check_within(places: Sequence[Place], size: int) -> None:
+    """Refuse baskets that lie beyond the end of a file, before anything is allocated for them.
+
+    Raises
+    ------
+    ValueError
+        If one does.
+    """
+    reach = max((seek + length for seek, length, _, _ in places), default=0)
+    if reach > size:
+        raise ValueError(f"the file ends at byte {size}, before a basket that reaches to byte {reach}")
 
 
 def _baskets_of(branch: BasketBranch, start: int, stop: int) -> range:

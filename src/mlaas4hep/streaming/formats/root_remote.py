@@ -1,22 +1,32 @@
-"""Remote ROOT files: the clients behind uproot, each with a limit on every wait."""
+"""Remote ROOT files: the clients behind uproot, each with a limit on every wait, and baskets in few large requests.
+
+The baskets of a run of clusters and the branches that are wanted are one vector read (over HTTP: a few ranges at the same time), and the next
+runs are asked for before the present one is decoded.
+"""
 
 from __future__ import annotations
 
 import os
+import queue
 import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mlaas4hep.errors import MissingExtraError
+from mlaas4hep.streaming.formats.root_baskets import BasketBranch, Baskets, Place, check_within, places_of
 
-__all__ = ["open_remote", "remote_options"]
+__all__ = ["RemoteBaskets", "drop_handle", "open_remote", "remote_options"]
 
 XROOTD_SCHEMES = ("root://", "xroot://", "roots://", "xroots://")
 
 XROOTD_LIMITS = {
-    # The client's own defaults let a person wait for minutes: a dead server 480 s, a hung one for ever.
-    "ConnectionWindow": 3,
-    "ConnectionRetry": 5,
-    "StreamErrorWindow": 60,
+    # The client's own defaults let a person wait for minutes: a dead server 480 s, a hung one for ever. Further attempts are made by
+    # RetryPolicy, which must not find the client still unwilling to connect: hence the short StreamErrorWindow.
+    "ConnectionWindow": 5,
+    "ConnectionRetry": 2,
+    "StreamErrorWindow": 1,
     "RequestTimeout": 30,
     "StreamTimeout": 10,
     "TimeoutResolution": 1,
@@ -26,6 +36,70 @@ XROOTD_LIMITS = {
 HTTP_CONNECT_SECONDS = 10.0
 HTTP_READ_SECONDS = 30.0
 """How long an HTTP server may be silent; ``MLAAS4HEP_HTTP_TIMEOUT`` sets another number."""
+
+MAX_PENDING = 4
+"""Requests that may be under way or wait to be used."""
+
+
+class RemoteBaskets(Baskets):
+    """Baskets of a remote file.
+
+    Parameters
+    ----------
+    source : uproot.source.chunk.Source
+        The file, open; it stays the caller's.
+    size : int
+        Its bytes.
+    """
+
+    def __init__(self, source: Any, size: int) -> None:
+        self._source = source
+        self._size = size
+        self._pending: OrderedDict[tuple[Place, ...], list[Any]] = OrderedDict()
+
+    def close(self) -> None:
+        """Forget what was asked for."""
+        self._pending.clear()
+
+    def prefetch(self, start: int, stop: int, branches: Mapping[str, BasketBranch]) -> None:
+        """Ask for the baskets of some events, if that was not done yet, and do not wait for them."""
+        places = tuple(places_of(start, stop, branches))
+        if places and places not in self._pending:
+            check_within(places, self._size)
+            self._pending[places] = self._ask(places)
+            if len(self._pending) > MAX_PENDING:
+                self._pending.popitem(last=False)
+
+    def fetch(self, places: Sequence[Place]) -> dict[tuple[str, int], memoryview]:
+        """Return the bytes of baskets, by branch and number."""
+        chunks = self._pending.pop(tuple(places), None)
+        if chunks is None:
+            check_within(places, self._size)
+            chunks = self._ask(places)
+        return {
+            (name, index): memoryview(chunk.raw_data) for (_, _, name, index), chunk in zip(places, chunks, strict=True)
+        }
+
+    def _ask(self, places: Sequence[Place]) -> list[Any]:
+        ranges = [(seek, seek + length) for seek, length, _, _ in places]
+        chunks: list[Any] = self._source.chunks(ranges, queue.Queue())
+        return chunks
+
+
+def drop_handle(source: Any, broken: bool) -> None:
+    """Close what the client keeps open for a file; the next who opens the file gets a new handle.
+
+    Parameters
+    ----------
+    source : uproot.source.chunk.Source
+    broken : bool
+        Whether the server may not answer any more. Then all handles to that server are given up, which takes half a second at most; closing a
+        single one would wait for the answer.
+    """
+    filesystem: Any = getattr(source, "_fs", None)
+    if "root" in getattr(filesystem, "protocol", ""):
+        with suppress(Exception):
+            filesystem.invalidate_cache(*(() if broken else (source._file_path,)))
 
 
 def remote_options(path: str) -> dict[str, Any]:
