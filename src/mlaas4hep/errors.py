@@ -17,6 +17,7 @@ __all__ = [
     "BranchTypeError",
     "BranchesDifferError",
     "BundleError",
+    "ExpressionError",
     "FeatureError",
     "LabelError",
     "MLaaS4HEPError",
@@ -145,6 +146,41 @@ class BranchesDifferError(MLaaS4HEPError):
     def __init__(self, file: str, first_file: str, difference: str) -> None:
         self.file, self.first_file, self.difference = file, first_file, difference
         super().__init__(f"{file} does not match {first_file}: {difference}")
+
+
+class ExpressionError(MLaaS4HEPError):
+    """An expression of a selection, new column or object cut cannot be read or evaluated.
+
+    Parameters
+    ----------
+    what : str
+        What the expression is for, as in ``selection`` or ``new column 'HT'``.
+    text : str
+        The expression.
+    problem : str
+        What is wrong with it.
+    at : int
+        The character of the text at which it is wrong, counted from 0.
+    hint : str
+        What would be right.
+
+    Examples
+    --------
+    >>> print(ExpressionError("selection", "nJet >= 2 and METpt > 30", "no branch 'METpt'", 14, "nearest: 'MET_pt'"))
+    selection 'nJet >= 2 and METpt > 30': no branch 'METpt' at character 14; nearest: 'MET_pt'
+    """
+
+    def __init__(self, what: str, text: str, problem: str, at: int, hint: str = "") -> None:
+        self.what, self.text, self.problem, self.at, self.hint = what, text, problem, at, hint
+        first = max(0, min(at - 60, len(text) - 120))
+        shown = ("…" if first else "") + text[first : first + 120] + ("…" if first + 120 < len(text) else "")
+        shown = "".join(character if character.isprintable() else " " for character in shown)
+        super().__init__(f"{what} '{shown}': {problem} at character {at}" + (f"; {hint}" if hint else ""))
+
+    @property
+    def caret(self) -> str:
+        """The text with a caret below the place, on two lines: for a terminal."""
+        return f"{self.text}\n{' ' * self.at}^"
 
 
 class LabelError(MLaaS4HEPError):
