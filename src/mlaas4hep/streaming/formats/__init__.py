@@ -16,6 +16,8 @@ FORMATS: dict[str, str] = {
     "arrow": "mlaas4hep.streaming.formats.arrow:ArrowReader",
     "csv": "mlaas4hep.streaming.formats.csv_lines:CsvReader",
     "json": "mlaas4hep.streaming.formats.json_lines:JsonReader",
+    "avro": "mlaas4hep.streaming.formats.avro:AvroReader",
+    "hdf5": "mlaas4hep.streaming.formats.hdf5:Hdf5Reader",
 }
 """Name of a format → ``module:class``; a new format is one file and one line here."""
 
@@ -29,6 +31,9 @@ EXTENSIONS: dict[str, str] = {
     ".json": "json",
     ".jsonl": "json",
     ".ndjson": "json",
+    ".avro": "avro",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
 }
 """File extension → name of the format."""
 
