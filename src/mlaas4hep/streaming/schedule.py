@@ -15,7 +15,7 @@ import numpy as np
 from mlaas4hep.streaming.catalog import Run
 from mlaas4hep.streaming.reading import MAX_OPEN_FILES
 
-__all__ = ["Piece", "plan_pools"]
+__all__ = ["Piece", "plan_pools", "share_of_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,27 @@ def plan_pools(
                 position += stop - start
                 start = stop
     return pools
+
+
+def share_of_runs(runs: Sequence[Run], groups: Sequence[Hashable], rank: int, world_size: int) -> list[Run]:
+    """Return one of several processes' share of the runs: of each group every ``world_size``-th one.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    groups : sequence
+        Group of each file.
+    rank, world_size : int
+        Number of this process, and of all.
+    """
+    counted: dict[Hashable, int] = {}
+    share = []
+    for run in runs:
+        place = counted.get(groups[run.file], 0)
+        counted[groups[run.file]] = place + 1
+        if place % world_size == rank:
+            share.append(run)
+    return share
 
 
 def _mixed(runs: Sequence[Run], indices: Sequence[int], generator: np.random.Generator) -> list[int]:

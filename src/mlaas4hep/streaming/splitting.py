@@ -83,6 +83,11 @@ class Split:
         folds[identity < test] = 2
         return folds
 
+    def share(self, fold: Fold | None) -> float:
+        """Return the share of all events that a fold is expected to have; 1 for None, which is all."""
+        shares = {"test": self.test, "validation": self.validation, "train": 1 - self.test - self.validation}
+        return 1.0 if fold is None else shares[fold]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings, with the version of the hash, as plain values for JSON."""
         return asdict(self) | {"hash_version": HASH_VERSION}

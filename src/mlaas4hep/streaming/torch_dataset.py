@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from mlaas4hep.streaming.stream import EventStream
 
@@ -19,6 +19,9 @@ class TorchEventDataset(IterableDataset[TensorBatch]):
 
     For a ``DataLoader`` say ``batch_size=None``: the batches are made already, and reading and encoding have threads of their own.
 
+    In a ``DataLoader`` with workers each worker gives its share of the events, in the order of the stream's ``epoch``; set that between epochs, since
+    workers have copies of it.
+
     Parameters
     ----------
     stream : EventStream
@@ -28,7 +31,9 @@ class TorchEventDataset(IterableDataset[TensorBatch]):
         self.stream = stream
 
     def __iter__(self) -> Iterator[TensorBatch]:
-        for batch in self.stream:
+        worker = get_worker_info()
+        stream = self.stream if worker is None else self.stream.shard(worker.id, worker.num_workers)
+        for batch in stream:
             yield (
                 torch.from_numpy(batch.x),
                 torch.from_numpy(batch.mask),
