@@ -48,7 +48,6 @@ class RootReader:
 
     def __init__(self, path: str, tree: str) -> None:
         self.path = path
-        self._broken = False
         self._file = _open(path)
         try:
             self.size = int(self._file.file.source.num_bytes)
@@ -66,7 +65,6 @@ class RootReader:
             self.close()
             raise
         except Exception as error:
-            self._broken = True
             self.close()
             raise SourceError(path, f"its tree '{tree}' cannot be understood: {_reason(error)}") from error
         self.uuid = str(self._file.file.uuid)
@@ -74,8 +72,23 @@ class RootReader:
         self.skipped: Mapping[str, str] = self._layout.skipped
 
     def clusters(self, columns: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the entries at which every one of the branches begins a new piece, with 0 first and ``entries`` last."""
-        return self._layout.clusters(columns)
+        """Return the entries at which every one of the branches begins a new piece, with 0 first and ``entries`` last.
+
+        Raises
+        ------
+        SourceError
+            If the baskets of a branch do not add up to its events.
+        """
+        try:
+            bounds = self._layout.clusters(columns)
+        except Exception as error:
+            raise SourceError(self.path, f"its clusters do not add up: {_reason(error)}") from error
+        if bounds[0] != 0 or bounds[-1] != self.entries:
+            raise SourceError(
+                self.path,
+                f"its clusters reach from entry {bounds[0]} to {bounds[-1]}, its tree from 0 to {self.entries}",
+            )
+        return bounds
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
         """Read the events ``start … stop - 1`` of some branches.
@@ -90,7 +103,6 @@ class RootReader:
         try:
             read = self._layout.read(start, stop, columns)
         except Exception as error:
-            self._broken = True
             raise SourceError(self.path, f"entries {start}–{stop - 1} cannot be read: {_reason(error)}") from error
         for name, column in read.items():
             problem = _problem(column, stop - start)
@@ -108,7 +120,7 @@ class RootReader:
             self._layout.close()
         self._file.close()
         if is_remote(self.path):
-            drop_handle(self._file.file.source, self._broken)
+            drop_handle(self._file.file.source)
 
 
 class _TreeLayout:

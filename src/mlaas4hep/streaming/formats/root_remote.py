@@ -86,20 +86,31 @@ class RemoteBaskets(Baskets):
         return chunks
 
 
-def drop_handle(source: Any, broken: bool) -> None:
-    """Close what the client keeps open for a file; the next who opens the file gets a new handle.
+def drop_handle(source: Any) -> None:
+    """Close what the XRootD client keeps open for a file, without waiting: its server may not answer any more.
+
+    fsspec-xrootd would wait for the answer, and raise an error when it ends, wherever that is, if one handle cannot be closed. So its handles are
+    taken from it and closed one by one; what a request that is still under way opens later goes with the file system, which is this file's own.
 
     Parameters
     ----------
     source : uproot.source.chunk.Source
-    broken : bool
-        Whether the server may not answer any more. Then all handles to that server are given up, which takes half a second at most; closing a
-        single one would wait for the answer.
     """
-    filesystem: Any = getattr(source, "_fs", None)
-    if "root" in getattr(filesystem, "protocol", ""):
+    handles: Any = getattr(getattr(source, "_fs", None), "_readonly_filehandle_cache", None)
+    if handles is None:
+        return
+    opened, handles._cache = handles._cache, {}
+    for item in list(opened.values()):
         with suppress(Exception):
-            filesystem.invalidate_cache(*(() if broken else (source._file_path,)))
+            item.handle.close(callback=_ignore)
+    opened.clear()
+    with suppress(AttributeError, RuntimeError):
+        # The task that looks for idle handles would keep the file system for ever.
+        handles.loop.call_soon_threadsafe(handles._prune_task.cancel)
+
+
+def _ignore(*_: Any) -> None:
+    """Take the answer to a request that nobody waits for."""
 
 
 def remote_options(path: str) -> dict[str, Any]:
@@ -116,9 +127,11 @@ def remote_options(path: str) -> dict[str, Any]:
         _limit_xrootd()
         # A vector read takes a thousand pieces as easily as one, so only true neighbours are joined: little is fetched that nobody wants.
         return {
+            # Its own set of handles: one shared by all files of a server hands out such as failed or were closed by another reader.
+            "skip_instance_cache": True,
             "coalesce_config": CoalesceConfig(
                 max_range_gap=4096, max_request_ranges=1024, max_request_bytes=2**26, min_first_request_bytes=2**26
-            )
+            ),
         }
     options: dict[str, Any] = {
         "coalesce_config": CoalesceConfig(
