@@ -1,4 +1,4 @@
-"""Four-vectors of objects, through the package vector: sums, and what is asked of them.
+"""Four-vectors of objects: their sums, and what the package vector says of these.
 
 Only events that have every object of a sum are worked out; the others give NaN.
 """
@@ -6,7 +6,6 @@ Only events that have every object of a sum are worked out; the others give NaN.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,12 @@ import numpy.typing as npt
 from mlaas4hep.streaming.expressions.reductions import add_up
 from mlaas4hep.streaming.expressions.values import FourVectors, Misuse, Numbers, Objects, align
 
-__all__ = ["azimuth", "plus", "quantity", "total"]
+__all__ = ["azimuth", "plus", "pseudorapidity", "quantity", "total"]
+
+Doubles = npt.NDArray[np.float64]
 
 SYSTEMS = (("pt", "eta", "phi", "mass"), ("px", "py", "pz", "e"), ("pt", "eta", "phi", "e"))
+CARTESIAN = ("px", "py", "pz", "E")
 ALSO = {"m": "mass", "energy": "e"}
 
 
@@ -53,58 +55,79 @@ def components(term: Objects) -> dict[str, str]:
 
 
 def quantity(value: Objects | FourVectors, name: str) -> Numbers:
-    """Return a property of four-vectors: ``mass``, ``pt``, ``eta``, ``phi``, ``px``, ``py``, ``pz`` or ``E``.
+    """Return a property of four-vectors: ``mass``, ``pt``, ``eta`` or ``phi``.
 
     Parameters
     ----------
     value : Objects or FourVectors
         Objects, or a sum of them.
     name : str
-        As the package vector names it.
+        As the package vector names it. The mass of a sum with E < p is negative: ``-sqrt(p² - E²)``.
 
     Returns
     -------
     Numbers
         One value an event, or a list where a term has lists; NaN where an object is absent or not finite.
     """
-    terms = value.terms if isinstance(value, FourVectors) else (value,)
-    systems = [components(term) for term in terms]
-    members = [term.member(member) for term, system in zip(terms, systems, strict=True) for member in system.values()]
-    contents, offsets = align(members)
-    length = next((content.size for content in contents if content.ndim), 1)
-    there = np.ones(length, np.bool_)
-    for content in contents:
-        there &= np.isfinite(content)
-    present = [np.asarray(content[there], np.float64) for content in contents]
-    sizes = [len(system) for system in systems]
-    starts = np.cumsum([0, *sizes])
-    vectors = [
-        _vectors(list(system), present[start : start + size])
-        for system, start, size in zip(systems, starts, sizes, strict=False)
-    ]
-    summed = vectors[0]
-    for vector in vectors[1:]:
-        summed = summed + vector
-    result = np.full(length, np.nan)
-    result[there] = np.asarray(getattr(summed, name))
-    return Numbers(result, offsets)
-
-
-def _vectors(system: Sequence[str], contents: Sequence[npt.NDArray[np.float64]]) -> Any:
     import vector
 
-    names = ("E" if component == "e" else component for component in system)
-    return vector.zip(dict(zip(names, contents, strict=True)))
+    summed, there, offsets = _summed(value.terms if isinstance(value, FourVectors) else (value,))
+    result = np.full(len(there), np.nan)
+    result[there] = getattr(vector.array(dict(zip(CARTESIAN, summed, strict=True))), name)
+    return Numbers(result, offsets)
 
 
 def total(value: Objects) -> Objects:
     """Return the sum over each event's list of objects; a list of none gives the null vector."""
-    components(value)
     if not value.is_list:
         raise Misuse("sum needs a list of objects an event; there is one object an event")
-    return Objects(
-        f"sum({value.name})", ("px", "py", "pz", "E"), lambda member: add_up(quantity(value, member)), is_list=False
-    )
+    summed, there, offsets = _summed((value,))
+    sums = {}
+    for name, part in zip(CARTESIAN, summed, strict=True):
+        whole = np.full(len(there), np.nan)
+        whole[there] = part
+        sums[name] = add_up(Numbers(whole, offsets))
+    return Objects(f"sum({value.name})", CARTESIAN, sums.__getitem__, is_list=False)
+
+
+def _summed(terms: Sequence[Objects]) -> tuple[list[Doubles], npt.NDArray[np.bool_], npt.NDArray[np.int64] | None]:
+    """Add terms up.
+
+    Returns
+    -------
+    summed : list of four float64 arrays of shape ``[n]``
+        px, py, pz and E where every object is there.
+    there : bool array of shape ``[events]`` or ``[values]``, with n True
+        Where every object is there and finite.
+    offsets : int64 array, or None
+        Of the lists, where a term has lists.
+    """
+    systems = [components(term) for term in terms]
+    members = [term.member(member) for term, system in zip(terms, systems, strict=True) for member in system.values()]
+    contents, offsets = align(members)
+    there = np.ones(contents[0].shape, np.bool_)
+    for content in contents:
+        there &= np.isfinite(content)
+    summed: list[Doubles] = []
+    remaining = iter(contents)
+    for system in systems:
+        own = [np.asarray(next(remaining)[there], np.float64) for _ in system]
+        parts = _cartesian(tuple(system), own)
+        summed = [np.add(a, b) for a, b in zip(summed, parts, strict=True)] if summed else parts
+    return summed, there, offsets
+
+
+def _cartesian(system: tuple[str, ...], parts: list[Doubles]) -> list[Doubles]:
+    """Return px, py, pz and E.
+
+    The package vector would add objects in their own coordinates, and go from polar ones to Cartesian and back for each sum: twice the time.
+    """
+    if system[0] == "px":
+        return parts
+    pt, eta, phi, last = parts
+    px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
+    energy = last if system[3] == "e" else np.sqrt(pt * pt + pz * pz + last * last)
+    return [px, py, pz, energy]
 
 
 def azimuth(value: Numbers | Objects | FourVectors) -> Numbers:

@@ -41,7 +41,7 @@ class Function:
         """How many arguments it takes, in words."""
         if self.fewest == self.most:
             return f"{self.fewest} argument{'s' * (self.fewest != 1)}"
-        return f"at least {self.fewest}" if self.most == MANY else f"{self.fewest} to {self.most} arguments"
+        return f"{self.fewest} to {self.most} arguments"
 
 
 def _elementwise(operation: np.ufunc, *values: Numbers) -> Numbers:
