@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -321,3 +323,10 @@ def test_a_column_that_is_only_named_is_not_copied() -> None:
     assert np.shares_memory(block.column("x").content, raw["Jet_pt"].content)
     assert block.column("x").offsets is raw["Jet_pt"].offsets
     assert np.shares_memory(block.column("y").content, raw["a"].content)
+
+
+def test_the_page_on_selections_lists_every_function_and_no_other() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "selection.md").read_text()
+    table = page.partition("## Functions")[2].partition("\n\nObjects")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)\(", row)} == set(FUNCTIONS)
