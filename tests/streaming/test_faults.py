@@ -21,6 +21,7 @@ import mlaas4hep
 from mlaas4hep.errors import BranchesDifferError, SettingError, SourceError, TreeNotFoundError
 from mlaas4hep.streaming.dataset import Dataset
 from mlaas4hep.streaming.faults import Faults
+from mlaas4hep.streaming.formats.root import RootReader
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.retry import RetryPolicy
 from mlaas4hep.streaming.stream import EventStream
@@ -348,6 +349,24 @@ def test_five_hundred_corrupted_copies_give_every_event_or_its_loss(tmp_path: Pa
     assert {*dataset.losses.whole_files, *dataset.files} == {str(path) for path in paths}
     assert len(dataset.losses.whole_files) > 20
     assert len(stream.losses.files) > COPIES / 5
+
+
+def test_a_flipped_byte_in_a_page_of_an_rntuple_is_an_error(tmp_path: Path) -> None:
+    original = Path(__file__).parent.parent / "data" / "Run2012BC_DoubleMuParked_Muons_1000evts_rntuple_v1-0-0-0.root"
+    reader = RootReader(str(original), "Events")
+    names = list(reader.columns)
+    pages = [page.locator for column in reader._source.page_link_list[0] for page in column.pages]
+    reader.close()
+    generator = np.random.default_rng(4)
+    for page in pages:
+        data = bytearray(original.read_bytes())
+        data[int(generator.integers(page.offset, page.offset + page.num_bytes))] ^= 1
+        (tmp_path / "f.root").write_bytes(data)
+        damaged = RootReader(str(tmp_path / "f.root"), "Events")
+        with pytest.raises(SourceError, match=rf"the checksum of the page at byte {page.offset} is wrong"):
+            damaged.read(0, 1000, names)
+        damaged.close()
+    assert len(pages) == 6
 
 
 # Rules

@@ -6,6 +6,7 @@ aligned to clusters by the caller, the file stays open between reads, and nothin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from uproot.interpretation.numerical import AsDtype, Numerical
 from mlaas4hep.errors import MLaaS4HEPError, SourceError, TreeNotFoundError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
 from mlaas4hep.streaming.formats.root_baskets import BasketBranch, LocalBaskets, basket_branch
+from mlaas4hep.streaming.formats.root_pages import PageChecksums, columns_of
 from mlaas4hep.streaming.formats.root_remote import RemoteBaskets, drop_handle, remote_options
 from mlaas4hep.streaming.retry import is_remote
 
@@ -53,7 +55,7 @@ class RootReader:
             self.size = int(self._file.file.source.num_bytes)
             self._source = _find_tree(self._file, path, tree)
             self._layout: _TreeLayout | _NtupleLayout = (
-                _NtupleLayout(self._source)
+                _NtupleLayout(self._source, PageChecksums(self._source, self._file.file.source, self.size))
                 if "RNTuple" in self._source.classname
                 else _TreeLayout(
                     self._source,
@@ -194,10 +196,12 @@ class _TreeLayout:
 
 
 class _NtupleLayout:
-    """Fields of an RNTuple."""
+    """Fields of an RNTuple, and the checksums of its pages."""
 
-    def __init__(self, ntuple: Any) -> None:
+    def __init__(self, ntuple: Any, pages: PageChecksums) -> None:
         self._ntuple = ntuple
+        self._pages = pages
+        self._places: dict[str, frozenset[int]] = {}
         self.columns: dict[str, ColumnType] = {}
         self.skipped: dict[str, str] = {}
         form = ntuple.to_akform()[0]
@@ -205,6 +209,7 @@ class _NtupleLayout:
             kind = _form_column(content)
             if isinstance(kind, ColumnType):
                 self.columns[name] = kind
+                self._places[name] = columns_of(content)
             else:
                 self.skipped[name] = kind
 
@@ -213,6 +218,7 @@ class _NtupleLayout:
         return np.array(sorted({0, *starts, int(self._ntuple.num_entries)}), np.int64)
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
+        self._pages.verify(start, stop, frozenset().union(*(self._places[name] for name in columns)))
         arrays = self._ntuple.arrays(filter_name=list(columns), entry_start=start, entry_stop=stop, array_cache=None)
         return {name: _column(arrays[name]) for name in columns}
 
@@ -350,5 +356,5 @@ def _empty(kind: ColumnType) -> Column:
 def _reason(error: BaseException) -> str:
     """First line of an error's text: uproot's go on for a screen."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
+    first = re.sub(r"^Failed to submit <.*> request: ", "", lines[0]) if lines else type(error).__name__
     return first if len(first) <= 200 else first[:197] + "…"
