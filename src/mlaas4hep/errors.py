@@ -177,6 +177,10 @@ class ExpressionError(MLaaS4HEPError):
         shown = "".join(character if character.isprintable() else " " for character in shown)
         super().__init__(f"{what} '{shown}': {problem} at character {at}" + (f"; {hint}" if hint else ""))
 
+    def __reduce__(self) -> tuple[type[ExpressionError], tuple[str, str, str, int, str]]:
+        # An error of a worker process travels to the one that waits for it.
+        return type(self), (self.what, self.text, self.problem, self.at, self.hint)
+
     @property
     def caret(self) -> str:
         """The text with a caret below the place, on two lines: for a terminal."""

@@ -268,3 +268,31 @@ def test_infinite_and_missing_values_in_a_file_never_pass(write_tree: WriteTree)
     path = write_tree("f.root", {"x": np.array([1.0, np.nan, np.inf, -np.inf, 3.0])})
     reader = SelectedReader(open_reader(str(path), "Events"), EventSelection("x > 0 or x < 0 or x != 7"))
     assert reader.passes(0, 5).tolist() == [True, False, False, False, True]
+
+
+def test_what_is_wrong_with_an_expression_can_be_told_by_another_process() -> None:
+    error = ExpressionError("selection", "a + b", "no branch 'b'", 4, "nearest: 'a'")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.at, again.caret) == (str(error), 4, "a + b\n    ^")
+
+
+def test_the_same_selection_of_the_same_events_in_another_format_gives_the_same(
+    write_tree: WriteTree, tmp_path: Path
+) -> None:
+    columns = make_events(300, seed=8)
+    ak.to_parquet(
+        ak.zip({name: ak.Array(values) for name, values in columns.items()}, depth_limit=1), tmp_path / "f.parquet"
+    )
+    selection = EventSelection("HT > 60 and trigger", {"HT": "sum(Jet_pt)"}, {"Jet": "pt > 20 and charge != 0"})
+    results = []
+    for path in (write_tree("f.root", columns), tmp_path / "f.parquet"):
+        reader = SelectedReader(open_reader(str(path), "Events"), selection)
+        results.append(reader.read_selected(10, 290, ["HT", "Jet_charge", "event"]))
+        reader.close()
+    (mask, read), (other_mask, other) = results
+    assert 0 < mask.sum() < 280
+    assert np.array_equal(mask, other_mask)
+    assert read is not None
+    assert other is not None
+    for name in read:
+        assert ak.to_list(as_lists(read[name])) == ak.to_list(as_lists(other[name]))
