@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from tests.conftest import make_events, write_tree_file
 
@@ -43,6 +46,18 @@ def run(capsys, *arguments):
     status = main(arguments)
     said = capsys.readouterr()
     return status, said.out, said.err
+
+
+def test_files_of_other_formats_are_read_by_their_extension_or_as_they_are_said_to_be(work, capsys):
+    table = pa.table({"x": np.arange(50.0), "event": np.arange(50)})
+    pa.parquet.write_table(table, work / "one.parquet")
+    pa.csv.write_csv(table, work / "two.of_mine")
+    status, _, err = run(capsys, "--files=one.parquet")
+    assert (status, err) == (0, "")
+    status, _, err = run(capsys, "--files=two.of_mine", "--dtype=csv")
+    assert (status, err) == (0, "")
+    found = [json.loads((work / f"specs-{name}.json").read_text()) for name in ("one", "two.of_mine")]
+    assert [specs["maxv"]["x"] for specs in found] == [49, 49]
 
 
 def test_without_a_model_it_writes_the_specs_and_says_the_reading_rates(work, capsys):
@@ -170,7 +185,8 @@ def test_without_labels_an_autoencoder_is_trained_and_that_is_said(work, capsys)
         (["--files=files.txt", "--model=nowhere.py"], r"model file nowhere\.py: there is no such file"),
         (["--files=files.txt", "--model=broken.py"], r"model file broken\.py: line 1: "),
         (["--files=files.txt", "--labels=1,0", "--test=keras"], "the Keras example comes with a later version"),
-        (["--files=files.txt", "--dtype=csv"], "csv, parquet and avro come with a later version"),
+        (["--files=files.txt", "--dtype=csv"], r"\.root: line \d+: "),
+        (["--files=files.txt", "--dtype=xls"], "setting 'dtype' must be one of 'root', 'parquet', .*; got 'xls'"),
         (["--files=files.txt", "--preproc=p.py"], "preprocessing comes with a later version"),
         (["--files=files.txt", "--specs=nowhere.json"], r"nowhere\.json: no such file"),
         (["--files=files.txt", "--fout=x"], "--fout' must be given together with --model or --test"),

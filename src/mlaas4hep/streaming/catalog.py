@@ -91,12 +91,15 @@ class Catalog:
         Type of every branch that is read.
     faults : Faults
         What is done about files that turn out to be bad.
+    dtype : str, optional
+        Format of all files, whatever their extensions.
     """
 
     tree: str
     files: tuple[CatalogFile, ...]
     columns: Mapping[str, ColumnType]
     faults: Faults = field(default_factory=Faults, compare=False)
+    dtype: str | None = None
 
     @cached_property
     def entries(self) -> int:
@@ -194,7 +197,7 @@ def build_catalog(
             progress(done, len(files))
     entries = max(1, sum(file.entries for file in described))
     types = {name: replace(first.columns[name], bytes_per_event=sizes[name] / entries) for name in columns}
-    return Catalog(opener.tree, tuple(described), types, opener.faults), losses
+    return Catalog(opener.tree, tuple(described), types, opener.faults, opener.dtype), losses
 
 
 def _describe(reader: Reader, source: SourceFile, columns: Sequence[str]) -> CatalogFile:

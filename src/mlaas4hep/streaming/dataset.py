@@ -255,6 +255,7 @@ def open_dataset(
     labels: str | Sequence[LabelValue] | None = None,
     *,
     tree: str = "Events",
+    dtype: str | None = None,
     branches: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     identifiers: Sequence[str] | None = None,
@@ -278,6 +279,8 @@ def open_dataset(
         One label a file, or the name of a branch that holds the label.
     tree : str
         Name of the TTree or RNTuple.
+    dtype : str, optional
+        Format of the files whatever their extensions: ``root``, ``parquet``, ``arrow``, ``csv``, ``json``, ``avro`` or ``hdf5``.
     branches : sequence of str, optional
         Names or patterns (``Jet_*``) of the features; all branches of numbers when not given.
     exclude : sequence of str
@@ -312,7 +315,7 @@ def open_dataset(
     Raises
     ------
     SourceError
-        If a file is missing, cannot be read, or is no ROOT file.
+        If a file is missing, cannot be read, or is not what its name says.
     TreeNotFoundError, BranchNotFoundError, BranchTypeError, BranchesDifferError
         If tree or branches are not there, hold no numbers, or differ from file to file.
     LabelError
@@ -340,7 +343,7 @@ def open_dataset(
     by_file, label_branch = parse_labels(labels)
     known_labels = Labels() if by_file is None else Labels.of_files(by_file, [source.path for source in sources])
     faults = Faults(on_bad_file=on_bad_file, retry=retry or RetryPolicy())
-    opener = Opener(tree, faults, None if checksums is None else Checksums.read(checksums))
+    opener = Opener(tree, faults, None if checksums is None else Checksums.read(checksums), dtype)
     losses = LossReport()
     with ExitStack() as until_catalogued:
         usable, first = _first_usable(sources, opener, losses, until_catalogued)

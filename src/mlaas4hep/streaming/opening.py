@@ -28,11 +28,14 @@ class Opener:
     faults : Faults
     checksums : Checksums, optional
         Each file is compared with its checksum before anything in it is believed.
+    dtype : str, optional
+        Format of all files, whatever their extensions.
     """
 
     tree: str
     faults: Faults = field(default_factory=Faults)
     checksums: Checksums | None = None
+    dtype: str | None = None
 
     @contextmanager
     def open(self, source: SourceFile) -> Iterator[Reader]:
@@ -49,7 +52,7 @@ class Opener:
         def try_at(location: str) -> Reader:
             if self.checksums is not None:
                 self.checksums.verify(location, source.path if source.logical_name is None else source.logical_name)
-            return open_reader(location, source.tree or self.tree)
+            return open_reader(location, source.tree or self.tree, self.dtype)
 
         reader = self.faults.attempt((source.path, *source.alternatives), try_at)
         try:

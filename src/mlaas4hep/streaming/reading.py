@@ -120,7 +120,7 @@ class OpenFiles:
             self._readers.move_to_end(index)
             return self._readers[index]
         file = self._catalog.files[index]
-        reader = open_reader(location, file.tree or self._catalog.tree)
+        reader = open_reader(location, file.tree or self._catalog.tree, self._catalog.dtype)
         try:
             _check_unchanged(reader, file.uuid, file.entries, file.size)
         except SourceError:

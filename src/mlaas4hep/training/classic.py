@@ -95,8 +95,10 @@ class WorkflowOptions:
         ``pytorch`` trains the built-in example; empty for none.
     fout : str
         Where the bundle goes; empty for nowhere.
-    dtype, preproc : str
-        Of other formats than ROOT, which come later.
+    dtype : str
+        Format of the files (root, parquet, arrow, csv, json, avro, hdf5) whatever their extensions; empty to go by these.
+    preproc : str
+        Comes later.
     """
 
     files: str
@@ -178,8 +180,6 @@ def _refuse_what_comes_later(options: WorkflowOptions) -> None:
     """Refuse what the original can and this version cannot yet."""
     if options.test not in ("", "pytorch"):
         raise SettingError("--test", "'pytorch' (the Keras example comes with a later version)", options.test)
-    if options.dtype not in ("", "root"):
-        raise SettingError("--dtype", "'root' (json, csv, parquet and avro come with a later version)", options.dtype)
     if options.preproc:
         raise SettingError("--preproc", "left out (preprocessing comes with a later version)", options.preproc)
     if options.model and options.test:
@@ -197,6 +197,7 @@ def _open(options: WorkflowOptions, params: WorkflowParams) -> Dataset:
         options.files,
         options.labels or None,
         tree=params.branch,
+        dtype=options.dtype or None,
         branches=params.selected_branches or None,
         exclude=params.exclude_branches,
         identifiers=params.identifier or None,
@@ -269,7 +270,11 @@ def _write(specs: Specs, name: str) -> None:
 
 def _specs_name(path: str, taken: set[str]) -> str:
     """Return ``specs-<file>.json``; files of the same name in different folders get a number."""
-    stem = path.rsplit("/", 1)[-1].removesuffix(".root")
+    from mlaas4hep.streaming.formats import COMPRESSED, EXTENSIONS
+
+    stem = path.rsplit("/", 1)[-1]
+    for extension in (*COMPRESSED, *EXTENSIONS):
+        stem = stem.removesuffix(extension)
     name, count = f"specs-{stem}.json", 1
     while name in taken:
         count += 1

@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 import numpy as np
 
 from mlaas4hep.errors import MLaaS4HEPError, SourceError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
 
-__all__ = ["content_uuid", "empty_column", "open_bytes", "opening", "reason", "require_magic"]
+__all__ = [
+    "NAMESPACE",
+    "Remembered",
+    "content_uuid",
+    "empty_column",
+    "open_bytes",
+    "opening",
+    "reason",
+    "require_magic",
+]
+
+T = TypeVar("T")
 
 ENDS_BYTES = 1 << 20
 NAMESPACE = uuid.UUID("7b0f5f1c-6a5e-5c47-9d0a-6d1c5a1be9a4")
@@ -58,6 +71,48 @@ def require_magic(stream: IO[bytes], path: str, magic: bytes, kind: str) -> None
     stream.seek(0)
     if found != magic:
         raise SourceError(path, f"is not {kind}: it begins with {found!r}, not {magic!r}")
+
+
+class Remembered(Generic[T]):
+    """What a pass over a file found, so that it is made once in a process: files are opened anew for each epoch.
+
+    Parameters
+    ----------
+    limit : int
+        How many files to remember; the longest unused is forgotten first.
+    """
+
+    def __init__(self, limit: int = 1024) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._found: OrderedDict[tuple[Any, ...], T] = OrderedDict()
+
+    def of(self, path: str, kind: str, make: Callable[[], T]) -> T:
+        """Return what was found in this very file as a file of some kind, or look now; a URL is looked at each time."""
+        before = _state(path)
+        key = (kind, path, before)
+        with self._lock:
+            if before is not None and key in self._found:
+                self._found.move_to_end(key)
+                return self._found[key]
+        found = make()
+        if before is not None and _state(path) == before:
+            with self._lock:
+                self._found[key] = found
+                if len(self._found) > self._limit:
+                    self._found.popitem(last=False)
+        return found
+
+
+def _state(path: str) -> tuple[int, ...] | None:
+    """Return what changes when a local file does, without reading it; None for a URL."""
+    if "://" in path:
+        return None
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise SourceError(path, f"cannot be read: {error.strerror}") from error
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def content_uuid(stream: IO[bytes], metadata: bytes = b"") -> str:

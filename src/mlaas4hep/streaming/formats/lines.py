@@ -7,9 +7,7 @@ column; it holds one block at a time. What it costs is the parsing of the file, 
 from __future__ import annotations
 
 import hashlib
-import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -21,12 +19,10 @@ import pyarrow as pa
 from mlaas4hep.errors import SourceError
 from mlaas4hep.streaming.formats.arrow_columns import NullsError, column_of
 from mlaas4hep.streaming.formats.base import Column, ColumnType
-from mlaas4hep.streaming.formats.files import NAMESPACE, empty_column, reason
+from mlaas4hep.streaming.formats.files import NAMESPACE, Remembered, empty_column, reason
 from mlaas4hep.streaming.formats.text import LineError, Text, require_utf8, text_blocks
 
 __all__ = ["LinesReader", "Parser"]
-
-KEPT_INDEXES = 1024
 
 
 class Parser(Protocol):
@@ -97,7 +93,7 @@ class LinesReader:
         self.path = path
         self._text = Text(path)
         try:
-            self._index = _known_index(self._text, parser, kind)
+            self._index = _indexes.of(path, kind, lambda: _make_index(self._text, parser(), kind))
         except BaseException:
             self.close()
             raise
@@ -148,25 +144,7 @@ class LinesReader:
         self._text.close()
 
 
-_indexes: OrderedDict[tuple[Any, ...], TextIndex] = OrderedDict()
-_lock = threading.Lock()
-
-
-def _known_index(text: Text, parser: Callable[[], Parser], kind: str) -> TextIndex:
-    """Return the index of a file; the pass is made once in a process, since files are opened anew for each epoch."""
-    identity = text.identity
-    key = () if identity is None else (kind, *identity)
-    with _lock:
-        if key in _indexes:
-            _indexes.move_to_end(key)
-            return _indexes[key]
-    index = _make_index(text, parser(), kind)
-    if key and text.identity == identity:
-        with _lock:
-            _indexes[key] = index
-            if len(_indexes) > KEPT_INDEXES:
-                _indexes.popitem(last=False)
-    return index
+_indexes: Remembered[TextIndex] = Remembered()
 
 
 def _make_index(text: Text, parser: Parser, kind: str) -> TextIndex:

@@ -1,23 +1,31 @@
 """Parquet files, read with pyarrow: only the columns that are asked for, row group by row group.
 
-Checksums of pages are verified where the file has them. Whether integers have nulls is told by the statistics of the row groups; where a file has
-none, and inside lists, they are taken as they are declared, and a null is an error that names the column.
+Checksums of pages are verified where the file has them. Whether integers have nulls is found by reading those columns of integers that are declared
+nullable, once in a process: the statistics in the file would tell too, but pyarrow ends the whole process when it is asked for damaged ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlaas4hep.errors import SourceError
-from mlaas4hep.streaming.formats.arrow_columns import NullsError, column_of, describe_types, with_nulls
+from mlaas4hep.streaming.formats.arrow_columns import column_of, describe_types, with_nulls
 from mlaas4hep.streaming.formats.base import Column, ColumnType
-from mlaas4hep.streaming.formats.files import content_uuid, empty_column, open_bytes, opening, reason, require_magic
+from mlaas4hep.streaming.formats.files import (
+    Remembered,
+    content_uuid,
+    empty_column,
+    open_bytes,
+    opening,
+    reason,
+    require_magic,
+)
 
 __all__ = ["ParquetReader"]
 
@@ -53,32 +61,31 @@ class ParquetReader:
             if self.entries != self._metadata.num_rows or (np.diff(self._bounds) < 0).any():
                 raise SourceError(path, f"its row groups hold {self.entries} rows, it says {self._metadata.num_rows}")
             schema = self._file.schema_arrow
-            columns, self.skipped = describe_types((field.name, field.type) for field in schema)
-            self.columns = self._measured(columns, groups)
+            described, self.skipped = describe_types((field.name, field.type) for field in schema)
+            nullable = [field.name for field in schema if _may_be_null(field)]
+            integers = [name for name in nullable if name in described and described[name].dtype.kind != "f"]
+            nulls = _nulls.of(path, "Parquet", lambda: self._with_nulls(integers)) if integers else frozenset()
+            columns = {name: with_nulls(kind) if name in nulls else kind for name, kind in described.items()}
+            self.columns = _measured(columns, sum(group.total_byte_size for group in groups) / max(1, self.entries))
 
-    def _measured(self, columns: dict[str, ColumnType], groups: Sequence[Any]) -> dict[str, ColumnType]:
-        """Add sizes to the types, and make room for the nulls that the statistics tell of."""
-        sizes = dict.fromkeys(columns, 0)
-        nulls: set[str] = set()
-        for group in groups:
-            for index in range(group.num_columns):
-                chunk = group.column(index)
-                name = _branch(chunk.path_in_schema, columns)
-                if name is None:
-                    continue
-                sizes[name] += chunk.total_uncompressed_size
-                if not columns[name].jagged:
-                    if chunk.num_values != group.num_rows:
-                        raise SourceError(
-                            self.path, f"column '{name}' holds {chunk.num_values} of {group.num_rows} rows"
-                        )
-                    statistics = chunk.statistics
-                    if statistics is not None and statistics.has_null_count and statistics.null_count:
-                        nulls.add(name)
-        described = {name: with_nulls(kind) if name in nulls else kind for name, kind in columns.items()}
-        return {
-            name: replace(kind, bytes_per_event=sizes[name] / max(1, self.entries)) for name, kind in described.items()
-        }
+    def _with_nulls(self, columns: Sequence[str]) -> frozenset[str]:
+        """Read columns of integers, one row group at a time, and return those that hold nulls."""
+        found: set[str] = set()
+        for index in range(len(self._bounds) - 1):
+            left = [name for name in columns if name not in found]
+            for name, column in zip(left, self._rows_of(index, index + 1, left).columns, strict=True):
+                chunks = (chunk.flatten() if pa.types.is_nested(chunk.type) else chunk for chunk in column.chunks)
+                if any(chunk.null_count for chunk in chunks):
+                    found.add(name)
+        return frozenset(found)
+
+    def _rows_of(self, first: int, last: int, columns: Sequence[str]) -> pa.Table:
+        """Return the row groups ``first … last - 1``, which must hold what the metadata say."""
+        table = self._file.read_row_groups(range(first, last), columns=list(columns), use_threads=False)
+        due = int(self._bounds[last] - self._bounds[first])
+        if table.num_rows != due:
+            raise ValueError(f"{table.num_rows} rows where {due} should be")
+        return table.select(list(columns))
 
     def clusters(self, columns: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the rows at which a row group begins, with 0 first and ``entries`` last."""
@@ -90,40 +97,34 @@ class ParquetReader:
         Raises
         ------
         SourceError
-            If the data are damaged or out of reach, or integers hold nulls that the statistics do not tell of.
+            If the data are damaged or out of reach.
         """
         if start == stop or not columns:
             return {name: empty_column(self.columns[name]) for name in columns}
         first = int(np.searchsorted(self._bounds, start, "right")) - 1
         last = int(np.searchsorted(self._bounds, stop, "left"))
         try:
-            table = self._file.read_row_groups(range(first, last), columns=list(columns), use_threads=False)
-            offset = start - int(self._bounds[first])
-            if table.num_rows != self._bounds[last] - self._bounds[first]:
-                raise ValueError(f"the row groups hold {table.num_rows} rows")
-            table = table.slice(offset, stop - start)
+            table = self._rows_of(first, last, columns).slice(start - int(self._bounds[first]), stop - start)
+            return {name: column_of(table.column(name), self.columns[name]) for name in columns}
         except Exception as error:
             raise SourceError(self.path, f"entries {start}–{stop - 1} cannot be read: {reason(error)}") from error
-        read = {}
-        for name in columns:
-            try:
-                read[name] = column_of(table.column(name), self.columns[name])
-            except NullsError as error:
-                raise SourceError(self.path, f"column '{name}', entries {start}–{stop - 1}: {error}") from None
-        return read
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
 
 
-def _branch(path: str, columns: dict[str, ColumnType]) -> str | None:
-    """Return the column that a leaf of the schema belongs to: ``x`` itself, or ``x`` of ``x.list.element``."""
-    if path in columns:
-        return path
-    name = path
-    while "." in name:
-        name = name.rpartition(".")[0]
-        if name in columns and columns[name].jagged:
-            return name
-    return None
+_nulls: Remembered[frozenset[str]] = Remembered()
+
+
+def _may_be_null(field: pa.Field) -> bool:
+    if pa.types.is_nested(field.type):
+        return any(field.type.field(index).nullable for index in range(field.type.num_fields))
+    return bool(field.nullable)
+
+
+def _measured(columns: dict[str, ColumnType], row_bytes: float) -> dict[str, ColumnType]:
+    """Divide the bytes of a row among the columns, a list as four values."""
+    weights = {name: kind.dtype.itemsize * (4.0 if kind.jagged else 1.0) for name, kind in columns.items()}
+    share = max(1.0, row_bytes / max(1.0, sum(weights.values())))
+    return {name: replace(kind, bytes_per_event=weights[name] * share) for name, kind in columns.items()}

@@ -15,14 +15,13 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 import uproot
-from uproot.interpretation.jagged import AsJagged
-from uproot.interpretation.numerical import AsDtype, Numerical
 
 from mlaas4hep.errors import MLaaS4HEPError, SourceError, TreeNotFoundError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
 from mlaas4hep.streaming.formats.root_baskets import BasketBranch, LocalBaskets, basket_branch
 from mlaas4hep.streaming.formats.root_pages import PageChecksums, columns_of
 from mlaas4hep.streaming.formats.root_remote import RemoteBaskets, drop_handle, remote_options
+from mlaas4hep.streaming.formats.root_types import form_column, tree_column
 from mlaas4hep.streaming.retry import is_remote
 
 __all__ = ["RootReader"]
@@ -145,7 +144,7 @@ class _TreeLayout:
             if name in self._branches:
                 self.skipped[name] = "two branches of this name"
                 continue
-            kind = _tree_column(branch, int(tree.num_entries))
+            kind = tree_column(branch, int(tree.num_entries))
             if isinstance(kind, ColumnType):
                 self._branches[name] = branch
                 self.columns[name] = kind
@@ -206,7 +205,7 @@ class _NtupleLayout:
         self.skipped: dict[str, str] = {}
         form = ntuple.to_akform()[0]
         for name, content in zip(form.fields, form.contents, strict=True):
-            kind = _form_column(content)
+            kind = form_column(content)
             if isinstance(kind, ColumnType):
                 self.columns[name] = kind
                 self._places[name] = columns_of(content)
@@ -265,55 +264,6 @@ def _find_tree(file: Any, path: str, tree: str) -> Any:
     if tree not in trees:
         raise TreeNotFoundError(tree, path, trees)
     return file[tree]
-
-
-def _tree_column(branch: Any, entries: int) -> ColumnType | str | None:
-    """Return the type of a branch's column, or why it has none, or None where the branch only holds others."""
-    if len(branch.branches) and branch.num_baskets == 0:
-        return None
-    interpretation = branch.interpretation
-    size = branch.uncompressed_bytes / max(entries, 1)
-    if isinstance(interpretation, AsJagged):
-        content, jagged = interpretation.content, True
-    else:
-        content, jagged = interpretation, False
-    if not isinstance(content, Numerical):
-        return f"holds {branch.typename or 'objects'}, not numbers"
-    dtype, shape = _scalar(content)
-    if dtype.kind not in "biuf":
-        return f"holds {branch.typename}, not numbers"
-    if shape:
-        if jagged or len(shape) > 1:
-            return f"holds {branch.typename}: lists of lists"
-        jagged = True
-    return ColumnType(dtype, jagged, size)
-
-
-def _scalar(content: Numerical) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    to_dtype = content.to_dtype if isinstance(content, AsDtype) else np.dtype(content.to_dtype)
-    base, shape = (to_dtype.base, to_dtype.shape) if to_dtype.subdtype else (to_dtype, ())
-    return base.newbyteorder("="), tuple(int(length) for length in shape)
-
-
-def _form_column(form: Any) -> ColumnType | str:
-    """Return the type of an RNTuple field's column, or why it has none."""
-    jagged = _is_list(form)
-    if jagged:
-        form = form.content
-    if isinstance(form, ak.forms.NumpyForm) and not form.inner_shape:
-        dtype = np.dtype(form.primitive)
-        if dtype.kind in "biuf":
-            # Pages tell no size a field cheaply; four values a list is a fair guess for objects of an event.
-            return ColumnType(dtype, jagged, dtype.itemsize * (4.0 if jagged else 1.0))
-    if isinstance(form, ak.forms.RecordForm):
-        return f"holds objects with {len(form.fields)} members, not numbers"
-    return "holds lists of lists" if _is_list(form) else "holds strings or objects, not numbers"
-
-
-def _is_list(form: Any) -> bool:
-    """Whether an event holds a list, which a string is not."""
-    lists = (ak.forms.ListOffsetForm, ak.forms.RegularForm)
-    return isinstance(form, lists) and form.parameter("__array__") not in ("string", "bytestring")
 
 
 def _column(array: ak.Array) -> Column:

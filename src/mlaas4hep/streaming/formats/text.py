@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
@@ -44,14 +43,6 @@ class Text:
         self._stream: Any = None
         self._position = 0
         self.seek(0)
-
-    @property
-    def identity(self) -> tuple[Any, ...] | None:
-        """What changes when a local file does, without reading it; None for a URL."""
-        if "://" in self.path:
-            return None
-        status = Path(self.path).stat()
-        return (self.path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def seek(self, offset: int) -> None:
         """Go to a byte of the uncompressed text."""
