@@ -160,3 +160,16 @@ def test_a_member_that_is_not_finite_gives_nan_and_not_a_number_that_looks_right
     events: list[list[Object]] = [[(50, 0, 0, 0), (math.inf, 0, 1, 0)], [(50, math.nan, 0, 0), (30, 0, 1, 0)]]
     for function in ("mass", "pt", "eta", "phi"):
         assert all(map(math.isnan, evaluated(f"{function}(Jet[0] + Jet[1])", jets(events)))), function
+
+
+def test_a_new_member_is_made_of_the_members_before_it_and_not_of_itself() -> None:
+    """Once Jet_mass is there, it would be the member that the mass is made of."""
+    names = ("pt", "eta", "phi", "energy")
+    raw = {
+        f"Jet_{name}": Column(np.array([value]), np.array([0, 1]))
+        for name, value in zip(names, (3.0, 0.0, 1.0, 5.0), strict=True)
+    }
+    types = {name: ColumnType(column.content.dtype, True) for name, column in raw.items()}
+    block = EventSelection(new_columns={"Jet_mass": "mass(Jet)", "again": "mass(Jet[0])"}).bind(types).block(1, raw)
+    assert block.column("again").content == pytest.approx([4])
+    assert block.column("Jet_mass").content == pytest.approx([4])

@@ -19,12 +19,8 @@ class ColumnNames:
 
     def __init__(self, block: Block, before: str | None = None) -> None:
         self._block = block
-        plan = block.plan
-        self._later: list[str] = []
-        if before is not None:
-            new = list(plan.new_columns)
-            self._later = new[new.index(before) :]
-        self._available = [name for name in (*plan.columns, *plan.new_columns) if name not in self._later]
+        new = list(block.plan.new_columns)
+        self._later = set(new[new.index(before) :]) if before is not None else set()
 
     def get(self, name: str) -> Numbers | Objects | None:
         """Return the value of a name; None where there is none."""
@@ -33,13 +29,17 @@ class ColumnNames:
             raise Misuse(f"'{name}' is not made yet", "a new column can use those before it")
         if name in plan.columns:
             return self._block.numbers(name)
-        if name in plan.skipped:
-            raise Misuse(f"branch '{name}' cannot be used: it {plan.skipped[name]}")
-        return collection(name, plan.columns, self._block.numbers)
+        _refuse_skipped(name, plan.skipped)
+        return collection(name, self._columns(), self._block.numbers)
 
     def names(self) -> Iterable[str]:
         """Return the names that there are."""
-        return (*self._available, *collections_of(self._block.plan.columns))
+        columns = self._columns()
+        return (*columns, *collections_of(columns))
+
+    def _columns(self) -> dict[str, ColumnType]:
+        """Return the columns that are there already: a collection has no members that are made of it."""
+        return {name: kind for name, kind in self._block.plan.columns.items() if name not in self._later}
 
 
 class MemberNames:
@@ -58,6 +58,8 @@ class MemberNames:
                 return self._block.raw(candidate)
         if name in self._block.plan.new_columns:
             raise Misuse(f"'{name}' is not made yet", "cuts on objects come before new columns")
+        for candidate in (member, name):
+            _refuse_skipped(candidate, self._block.plan.skipped)
         return collection(name, self._file, self._block.raw)
 
     def names(self) -> Iterable[str]:
@@ -65,6 +67,11 @@ class MemberNames:
         prefix = f"{self._collection}_"
         members = [name.removeprefix(prefix) for name in self._file if name.startswith(prefix)]
         return (*members, *self._file)
+
+
+def _refuse_skipped(name: str, skipped: Mapping[str, str]) -> None:
+    if name in skipped:
+        raise Misuse(f"branch '{name}' cannot be used: it {skipped[name]}")
 
 
 def collection(name: str, columns: Mapping[str, ColumnType], numbers: Callable[[str], Numbers]) -> Objects | None:
