@@ -1,8 +1,8 @@
 """Avro files, read with fastavro: blocks of records, found by one pass that decodes none.
 
 Numbers and bools are flat columns, arrays of them are jagged. A field that may be null is floating, with NaN for null, whether or not one is: the
-schema alone settles the types. Avro stores records, so every event of a block is decoded, as a Python object, whatever is asked for: about 200
-thousand small events a second. Avro has no checksums but those of its codecs; every block ends with a marker, which is checked.
+schema alone settles the types. Avro stores records, so every event is decoded as a Python object, whatever is asked for: 170 thousand events a second
+of 7 branches, 12 thousand of 36 were measured. Avro has no checksums but those of its codecs; every block ends with a marker, which is checked.
 """
 
 from __future__ import annotations
