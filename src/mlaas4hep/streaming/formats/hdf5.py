@@ -2,7 +2,8 @@
 
 Datasets of one dimension are flat columns; those of two are lists of fixed length, and those of HDF5's own variable-length type are lists of any
 (one Python object an event: slower). All have one element an event. Checksums (Fletcher32) are verified where the file has them; elsewhere a
-flipped byte changes values silently. Datasets that are not wholly in the file are refused: HDF5 would fill the gaps with zeros.
+flipped byte changes values silently, and one in the heap of variable-length lists was seen to keep the HDF5 library busy without end. Datasets that
+are not wholly in the file are refused: HDF5 would fill the gaps with zeros.
 """
 
 from __future__ import annotations
