@@ -72,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--params", default="", help="parameters (default: params.json, where there is one)")
     add("--specs", default="", help="specs file to use (default: global-specs.json, where there is one that fits)")
     add("--preproc", default="", help="Python file with 'def preprocessing(rec)' (not yet)")
-    add("--dtype", default="", help="format of the files, whatever their extensions: root, json, csv, parquet, avro, arrow or hdf5")
+    add(
+        "--dtype",
+        default="",
+        help="format of the files, whatever their extensions: root, json, csv, parquet, avro, arrow or hdf5",
+    )
     add("--fout", default="", help="where the trained model goes: NAME.tar.gz, or a folder")
     add("--test", default="", help="train a built-in example: pytorch (keras: not yet)")
     add("--verbose", type=int, default=0, help="2 shows the traceback of an error")
