@@ -148,5 +148,6 @@ def write(kind: str, folder: Path, columns: Columns, stem: str = "events") -> st
 
 
 def expected_columns(kind: str, columns: Columns) -> dict[str, Any]:
-    """What a file of this kind can hold: CSV has no lists."""
-    return {name: values for name, values in columns.items() if "CSV" not in kind or isinstance(values, np.ndarray)}
+    """What a file of this kind can hold: CSV has no lists, and those of HDF5 are left out."""
+    without_lists = "CSV" in kind or kind == "HDF5"
+    return {name: values for name, values in columns.items() if not without_lists or isinstance(values, np.ndarray)}

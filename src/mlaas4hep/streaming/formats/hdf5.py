@@ -1,9 +1,9 @@
 """HDF5 files, read with h5py: the datasets of one group, or the fields of one dataset of records.
 
-Datasets of one dimension are flat columns; those of two are lists of fixed length, and those of HDF5's own variable-length type are lists of any
-(one Python object an event: slower). All have one element an event. Checksums (Fletcher32) are verified where the file has them; elsewhere a
-flipped byte changes values silently, and one in the heap of variable-length lists was seen to keep the HDF5 library busy without end. Datasets that
-are not wholly in the file are refused: HDF5 would fill the gaps with zeros.
+Datasets of one dimension are flat columns; those of two are lists of fixed length. All have one element an event. Lists of HDF5's own
+variable-length type are left out: they come as one Python object an event, and a flipped byte in their heap was seen to keep the HDF5 library busy
+without end. Checksums (Fletcher32) are verified where the file has them; elsewhere a flipped byte changes values silently. Datasets that are not
+wholly in the file are refused: HDF5 would fill the gaps with zeros.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ class Hdf5Reader:
         if dataset.is_virtual or dataset.external:
             return "lies in other files"
         dtype, inner = dtype.base, dtype.shape
-        length = self._h5py.check_vlen_dtype(dtype)
-        nested = len(dataset.shape) - 1 + len(inner) + (length is not None)
-        dtype = dtype if length is None else np.dtype(length)
+        if self._h5py.check_vlen_dtype(dtype) is not None:
+            return "holds lists of HDF5's variable-length type, which cannot be read safely; use lists of fixed length, or Parquet"
+        nested = len(dataset.shape) - 1 + len(inner)
         if dtype.kind not in "biuf":
             names = dtype.names or ()
             what = f"objects with {len(names)} members" if names else "strings or objects"
@@ -127,7 +127,7 @@ class Hdf5Reader:
         if nested > 1:
             return "holds lists of lists"
         plain = np.dtype({2: np.float32, 16: np.float64}.get(dtype.itemsize, dtype) if dtype.kind == "f" else dtype)
-        width = 4.0 if length is not None else math.prod((*dataset.shape[1:], *inner))
+        width = math.prod((*dataset.shape[1:], *inner))
         return ColumnType(plain.newbyteorder("="), nested == 1, plain.itemsize * float(width))
 
     def _common_length(self) -> int:
@@ -186,10 +186,6 @@ def _is_whole(dataset: Any) -> bool:
 
 
 def _column(values: npt.NDArray[Any], kind: ColumnType) -> Column:
-    if values.dtype == object:
-        offsets = np.zeros(len(values) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=offsets[1:])
-        return Column(np.concatenate([np.empty(0, kind.dtype), *values]).astype(kind.dtype, copy=False), offsets)
     content = np.ascontiguousarray(values, kind.dtype)
     if not kind.jagged:
         return Column(content, None)
