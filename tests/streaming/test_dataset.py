@@ -73,6 +73,7 @@ def test_branches_are_chosen_by_names_and_patterns(higgs_files: list[str]) -> No
         ({"labels": "Jet_pt"}, BranchTypeError, "a label is one value an event"),
         ({"labels": "MET_pt"}, LabelError, "no whole numbers"),
         ({"labels": [1, 0, 1]}, LabelError, "3 labels for 2 files; there must be one label for each input file"),
+        ({"labels": "1"}, LabelError, "1 labels for 2 files; there must be one label for each input file"),
         ({"labels": [1, 1]}, LabelError, "all files have the label '1'; a classification needs at least two classes"),
         ({"exclude": ["*"]}, SettingError, "leaves at least one feature"),
         ({"max_events": 0}, SettingError, "setting 'max_events' must be an integer ≥ 1, or -1 for all; got 0"),

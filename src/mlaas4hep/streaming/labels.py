@@ -131,10 +131,19 @@ def parse_labels(labels: str | Sequence[LabelValue] | None) -> tuple[list[LabelV
     if labels is None or (isinstance(labels, str) and not labels.strip()):
         return None, None
     if isinstance(labels, str):
-        if "," in labels or is_list_file(labels):
+        # A bare number is a label, not a branch: `--labels=1` for two files is one label too few.
+        if "," in labels or is_list_file(labels) or _is_number(labels):
             return list(read_list(labels)), None
         return None, labels.strip()
     return list(labels), None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(label: LabelValue) -> str:

@@ -276,7 +276,7 @@ def test_a_missing_package_is_answered_with_the_line_that_installs_it(
 
 
 def test_files_of_several_formats_make_one_dataset(tmp_path: Path) -> None:
-    kinds = ["TTree", "RNTuple", "Parquet", "Arrow", "HDF5"]
+    kinds = ["TTree", "RNTuple", "Parquet", "Arrow", "Feather, compressed"]
     files = [write(kind, tmp_path, make_events(50, seed), f"{seed}") for seed, kind in enumerate(kinds)]
     dataset = mlaas4hep.open(files, labels=[0, 1, 0, 1, 0], branches=["MET_pt", "trigger", "Jet_*"])
     assert Counter(int(file) for batch in dataset.stream() for file in batch.id["file"]) == dict.fromkeys(range(5), 50)

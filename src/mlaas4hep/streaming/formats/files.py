@@ -160,5 +160,5 @@ def empty_column(kind: ColumnType) -> Column:
 def reason(error: BaseException) -> str:
     """First line of an error's text, shortened: libraries' go on for a screen."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
+    first = lines[0].rstrip(" ,:;") if lines else type(error).__name__
     return first if len(first) <= 200 else first[:197] + "…"

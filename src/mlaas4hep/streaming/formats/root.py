@@ -18,6 +18,7 @@ import uproot
 
 from mlaas4hep.errors import MLaaS4HEPError, SourceError, TreeNotFoundError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
+from mlaas4hep.streaming.formats.files import empty_column, reason
 from mlaas4hep.streaming.formats.root_baskets import BasketBranch, LocalBaskets, basket_branch
 from mlaas4hep.streaming.formats.root_pages import PageChecksums, columns_of
 from mlaas4hep.streaming.formats.root_remote import RemoteBaskets, drop_handle, remote_options
@@ -100,7 +101,7 @@ class RootReader:
             If the data are damaged or out of reach, or a branch does not hold the number of events that it should.
         """
         if start == stop or not columns:
-            return {name: _empty(self.columns[name]) for name in columns}
+            return {name: empty_column(self.columns[name]) for name in columns}
         try:
             read = self._layout.read(start, stop, columns)
         except Exception as error:
@@ -299,12 +300,6 @@ def _native(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
 
 
-def _empty(kind: ColumnType) -> Column:
-    return Column(np.empty(0, kind.dtype), np.zeros(1, np.int64) if kind.jagged else None)
-
-
 def _reason(error: BaseException) -> str:
-    """First line of an error's text: uproot's go on for a screen."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = re.sub(r"^Failed to submit <.*> request: ", "", lines[0]) if lines else type(error).__name__
-    return first if len(first) <= 200 else first[:197] + "…"
+    """First line of an error's text, without what the XRootD layer puts before it."""
+    return re.sub(r"^Failed to submit <.*> request: ", "", reason(error))
