@@ -236,9 +236,9 @@ def test_an_archive_without_params_is_refused_except_where_that_is_allowed(folde
         (b"PK\x03\x04" + b"\0" * 600, "zip file"),
         (b"BZh9" + b"\0" * 600, "bzip2 file"),
         (b"\xfd7zXZ\0" + b"\0" * 600, "xz file"),
-        (gzip.compress(b""), "empty"),
+        (gzip.compress(b"", mtime=0), "empty"),
         (b"\x1f\x8b" + b"junk" * 200, "damaged"),
-        (gzip.compress(b"not a tar" * 200), "not a tar"),
+        (gzip.compress(b"not a tar" * 200, mtime=0), "not a tar"),
     ],
 )
 def test_what_is_no_tar_is_refused(folder: Path, archive: bytes, match: str) -> None:
