@@ -1,22 +1,29 @@
-"""Which class an event belongs to: by its file, or by the value of a branch."""
+"""What is to be predicted: the class of an event, by its file, a branch or an expression, or numbers (regression targets)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.errors import LabelError
+from mlaas4hep.errors import BranchTypeError, LabelError, SettingError
 from mlaas4hep.streaming.formats.base import Column
 from mlaas4hep.streaming.sources import is_list_file, read_list
 
-__all__ = ["Labels", "parse_labels"]
+__all__ = ["Labels", "Targets", "is_expression", "parse_labels"]
 
 MAX_CLASSES = 1000
 
+MAX_TARGETS = 1000
+
 LabelValue = str | int | float | bool
+
+_SIGNS = re.compile(r"[\s()<>=!+*%/\[\],&|~^-]")
+_LARGEST = 2.0**63
 
 
 @dataclass(frozen=True)
@@ -30,26 +37,82 @@ class Labels:
     by_file : tuple of int
         Class index of each file; empty when labels come from a branch.
     branch : str or None
-        Branch that holds the label.
+        Branch that holds the label, or expression that gives it; a bool or a whole number an event.
     """
 
     classes: tuple[str, ...] = ()
     by_file: tuple[int, ...] = ()
     branch: str | None = None
 
-    def of_events(self, file: int, events: int, columns: Mapping[str, Column]) -> npt.NDArray[np.int64]:
-        """Return the class index of consecutive events of one file, int64 ``[events]``; 0 for all when there are no labels."""
-        if self.branch is not None:
-            values = columns[self.branch].content.astype(np.int64)
-            known = np.array([int(name) for name in self.classes], np.int64)
-            places = np.searchsorted(known, values)
-            wrong = (places == len(known)) | (known[np.minimum(places, len(known) - 1)] != values)
-            if wrong.any():
-                raise LabelError(
-                    f"branch '{self.branch}' holds {values[wrong][0]}, which is none of the classes {', '.join(self.classes)}"
-                )
-            return places
-        return np.full(events, self.by_file[file] if self.by_file else 0, np.int64)
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What must be read of each event."""
+        return () if self.branch is None else (self.branch,)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a batch's ``y``: int64."""
+        return np.dtype(np.int64)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one event's ``y``: one number."""
+        return ()
+
+    def of_events(
+        self,
+        file: int,
+        events: int,
+        columns: Mapping[str, Column],
+        *,
+        chosen: npt.NDArray[np.bool_] | None = None,
+        start: int = 0,
+    ) -> npt.NDArray[np.int64]:
+        """Return the class index of consecutive events of one file.
+
+        Parameters
+        ----------
+        file : int
+            Index of the file.
+        events : int
+        columns : mapping of str to Column
+            Holds at least :attr:`columns`.
+        chosen : bool array of shape ``[events]``, optional
+            Events that are used at all; the others may hold anything, and get 0.
+        start : int
+            Entry of the first event, for the messages.
+
+        Returns
+        -------
+        int64 array of shape ``[events]``
+            0 for all when there are no labels.
+
+        Raises
+        ------
+        LabelError
+            If an event has a value that is none of the classes, or none at all.
+        """
+        if self.branch is None:
+            return np.full(events, self.by_file[file] if self.by_file else 0, np.int64)
+        values, offsets = columns[self.branch]
+        if offsets is not None:
+            raise LabelError(f"{_what(self.branch)} holds lists; a label is one value an event")
+        whole = _whole(values)
+        known = np.array([int(name) for name in self.classes], np.int64)
+        numbers = np.where(whole, values, 0).astype(np.int64)
+        places = np.searchsorted(known, numbers)
+        places[places == len(known)] = 0
+        wrong = ~whole | (known[places] != numbers)
+        if chosen is not None:
+            wrong &= chosen
+            places[~chosen] = 0
+        if wrong.any():
+            entry = int(np.argmax(wrong))
+            raise LabelError(
+                f"{_what(self.branch)} holds {values[entry]} at entry {start + entry}, "
+                f"which is none of the classes {', '.join(self.classes)}"
+            )
+        return places.astype(np.int64, copy=False)
 
     def of_some_files(self, places: Sequence[int]) -> Labels:
         """Return the labels of some of the files, with the same classes.
@@ -88,25 +151,138 @@ class Labels:
 
     @classmethod
     def of_branch(cls, branch: str, values: npt.NDArray[np.generic]) -> Labels:
-        """Make the labels of a branch from all the values that it holds.
+        """Make the labels of a branch or expression from all the values that it holds.
+
+        Parameters
+        ----------
+        branch : str
+        values : array of shape ``[n]``
+            Bools (which make the classes 0 and 1) or whole numbers of any type.
 
         Raises
         ------
         LabelError
-            If the values are no whole numbers, or are one class only, or more than a thousand.
+            If an event has no value, the values are no whole numbers, or are one class only, or more than a thousand.
+
+        Examples
+        --------
+        >>> Labels.of_branch("nGenTop >= 1", np.array([True, False])).classes
+        ('0', '1')
         """
+        what = _what(branch)
         distinct = np.unique(values)
-        if distinct.dtype.kind == "f" and not (np.isfinite(distinct).all() and (distinct == np.round(distinct)).all()):
-            raise LabelError(f"branch '{branch}' holds values that are no whole numbers, so they name no classes")
+        if distinct.dtype.kind == "f" and np.isnan(distinct).any():
+            raise LabelError(f"{what} has no value (NaN) for some events, so they belong to no class")
+        if not _whole(distinct).all():
+            raise LabelError(f"{what} holds values that are no whole numbers, so they name no classes")
         if len(distinct) < 2:
             raise LabelError(
-                f"branch '{branch}' holds only {distinct[0] if len(distinct) else 'no value'}; a classification needs at least two classes"
+                f"{what} holds only {distinct[0] if len(distinct) else 'no value'}; a classification needs at least two classes"
             )
         if len(distinct) > MAX_CLASSES:
             raise LabelError(
-                f"branch '{branch}' holds {len(distinct)} different values; at most {MAX_CLASSES} classes are possible"
+                f"{what} holds {len(distinct)} different values; at most {MAX_CLASSES} classes are possible"
             )
         return cls(tuple(str(int(value)) for value in distinct), (), branch)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The numbers that a regression predicts.
+
+    Parameters
+    ----------
+    columns : tuple of str
+        Branches or expressions, each one number an event.
+    files : tuple of str
+        Names of the files, for the messages only.
+
+    Raises
+    ------
+    SettingError
+        If there is no column, one comes twice, or there are more than a thousand.
+
+    Examples
+    --------
+    >>> targets = Targets(("GenMET_pt", "log(GenMET_sumEt)"))
+    >>> targets.shape, targets.dtype, targets.classes
+    ((2,), dtype('float32'), ())
+    """
+
+    columns: tuple[str, ...]
+    files: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(set(self.columns)) == len(self.columns) <= MAX_TARGETS:
+            raise SettingError("targets", f"1 to {MAX_TARGETS} different branches or expressions", self.columns)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Empty: there are none."""
+        return ()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a batch's ``y``: float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one event's ``y``: one number a column."""
+        return (len(self.columns),)
+
+    def of_events(
+        self,
+        file: int,
+        events: int,
+        columns: Mapping[str, Column],
+        *,
+        chosen: npt.NDArray[np.bool_] | None = None,
+        start: int = 0,
+    ) -> npt.NDArray[np.float32]:
+        """Return the targets of consecutive events of one file; parameters as in :meth:`Labels.of_events`.
+
+        Returns
+        -------
+        float32 array of shape ``[events, targets]``
+            0 for events that are not chosen.
+
+        Raises
+        ------
+        BranchTypeError
+            If a column holds lists.
+        LabelError
+            If a target is NaN, infinite, or too large for float32.
+        """
+        targets = np.zeros((events, len(self.columns)), np.float32)
+        name = self.files[file] if self.files else f"file {file}"
+        for place, column in enumerate(self.columns):
+            content, offsets = columns[column]
+            if offsets is not None:
+                raise BranchTypeError(column, name, "a target is one number an event; it holds a list")
+            with np.errstate(over="ignore"):
+                targets[:, place] = content
+            if chosen is not None:
+                targets[~chosen, place] = 0
+            bad = ~np.isfinite(targets[:, place])
+            if bad.any():
+                entry = int(np.argmax(bad))
+                raise LabelError(
+                    f"target '{column}' is {content[entry]} at entry {start + entry} of {name}; "
+                    "a target must be finite, also as float32: select events that have one"
+                )
+        return targets
+
+
+def is_expression(text: str) -> bool:
+    """Whether a text that is no branch of the files is an expression, rather than a branch's name that is misspelt.
+
+    Examples
+    --------
+    >>> [is_expression(text) for text in ("isSignal", "Jet.pt", "nGenTop >= 1", "abs(x)")]
+    [False, False, True, True]
+    """
+    return _SIGNS.search(text.strip()) is not None
 
 
 def parse_labels(labels: str | Sequence[LabelValue] | None) -> tuple[list[LabelValue] | None, str | None]:
@@ -115,27 +291,53 @@ def parse_labels(labels: str | Sequence[LabelValue] | None) -> tuple[list[LabelV
     Parameters
     ----------
     labels : str, sequence, or None
-        A sequence with one label a file; or a text: the name of a file with one label a line, a comma-separated list, or the name of a branch.
+        A sequence with one label a file; or a text: the name of a file with one label a line, a comma-separated list, the name of a branch, or
+        an expression. A comma within brackets belongs to an expression.
 
     Returns
     -------
     by_file : list or None
         One label a file.
     branch : str or None
+        Branch or expression.
 
     Examples
     --------
     >>> parse_labels("1,0"), parse_labels("isSignal"), parse_labels([1, 0])
     ((['1', '0'], None), (None, 'isSignal'), ([1, 0], None))
+    >>> parse_labels("max(nGenTop, nGenW) >= 1")
+    (None, 'max(nGenTop, nGenW) >= 1')
     """
     if labels is None or (isinstance(labels, str) and not labels.strip()):
         return None, None
     if isinstance(labels, str):
         # A bare number is a label, not a branch: `--labels=1` for two files is one label too few.
-        if "," in labels or is_list_file(labels) or _is_number(labels):
+        if "," in _outside_brackets(labels) or is_list_file(labels) or _is_number(labels):
             return list(read_list(labels)), None
         return None, labels.strip()
     return list(labels), None
+
+
+def _outside_brackets(text: str) -> str:
+    """Return the text without what stands in round or square brackets; all of it where they do not match."""
+    rest, before = text, None
+    while rest != before:
+        before, rest = rest, re.sub(r"\([^()\[\]]*\)|\[[^()\[\]]*\]", "", rest)
+    return text if re.search(r"[()\[\]]", rest) else rest
+
+
+def _what(branch: str) -> str:
+    return f"label '{branch}'" if is_expression(branch) else f"branch '{branch}'"
+
+
+def _whole(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+    """Which values are whole numbers that an int64 can hold."""
+    if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            return np.asarray((np.floor(values) == values) & (np.abs(values) < _LARGEST))
+    if values.dtype == np.uint64:
+        return np.asarray(values < np.uint64(2**63))
+    return np.ones(len(values), np.bool_)
 
 
 def _is_number(text: str) -> bool:
