@@ -33,6 +33,7 @@ __all__ = [
     "TrainingError",
     "TreeNotFoundError",
     "UnknownSettingError",
+    "WeightError",
     "nearest_names",
 ]
 
@@ -189,6 +190,26 @@ class ExpressionError(MLaaS4HEPError):
 
 class LabelError(MLaaS4HEPError):
     """The labels do not fit the files, or do not make a classification."""
+
+
+class WeightError(MLaaS4HEPError):
+    """The weights of the events cannot be trained with: one is not a number, or they do not add up.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong.
+    file, entry, column : str, int, str
+        The event and the column that it was found at, where it is one event's.
+    """
+
+    def __init__(self, problem: str, file: str = "", entry: int = -1, column: str = "") -> None:
+        self.problem, self.file, self.entry, self.column = problem, file, entry, column
+        super().__init__(f"{problem}, at entry {entry} of {file}" if file else problem)
+
+    def __reduce__(self) -> tuple[type[WeightError], tuple[str, str, int, str]]:
+        # An error of a worker process travels to the one that waits for it.
+        return type(self), (self.problem, self.file, self.entry, self.column)
 
 
 class MissingExtraError(MLaaS4HEPError):
