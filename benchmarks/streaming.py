@@ -71,7 +71,7 @@ def main(runs: int) -> None:
     files = tiled_files()
     dataset = mlaas4hep.open(files, labels=LABELS)
     specs = dataset.specs
-    readers = uproot_readers(files, list(dataset.selection.read))
+    readers = uproot_readers(files, list(dataset.roles.read))
 
     def epoch() -> None:
         stream = mlaas4hep.open(files, labels=LABELS, specs=specs).stream(batch_size=512)

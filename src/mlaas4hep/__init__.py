@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlaas4hep.inference.client import TFaaSClient
     from mlaas4hep.streaming.dataset import Dataset
-    from mlaas4hep.streaming.dataset import open_dataset as open  # noqa: A004 - the library's own open, as in uproot.open
+    from mlaas4hep.streaming.open_dataset import open_dataset as open  # noqa: A004 - the library's own open, as in uproot.open
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "Dataset": ("mlaas4hep.streaming.dataset", "Dataset"),
     "TFaaSClient": ("mlaas4hep.inference.client", "TFaaSClient"),
-    "open": ("mlaas4hep.streaming.dataset", "open_dataset"),
+    "open": ("mlaas4hep.streaming.open_dataset", "open_dataset"),
 }
 
 __all__ = ["Dataset", "TFaaSClient", "__version__", "open"]

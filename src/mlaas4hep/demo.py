@@ -115,7 +115,7 @@ def held_out_events(dataset: Dataset, count: int, seed: int = 0) -> list[HeldOut
         values = {
             name: c.content.tolist() if c.offsets is not None else c.content.item() for name, c in columns.items()
         }
-        identifiers = {name: int(identity[name]) for name in dataset.selection.identifiers}
+        identifiers = {name: int(identity[name]) for name in dataset.roles.identifiers}
         events.append(HeldOutEvent(file, entry, identifiers, dataset.classes[label], values))
     files.close()
     return events

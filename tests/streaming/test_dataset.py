@@ -45,7 +45,7 @@ def test_generator_level_branches_can_be_left_out_and_are_named(higgs_files: lis
 
 def test_other_naming_and_no_identifiers_are_read_too() -> None:
     dataset = mlaas4hep.open(Path(__file__).parent.parent / "data" / "uproot-HZZ.root", tree="events")
-    assert dataset.selection.identifiers == ()
+    assert dataset.roles.identifiers == ()
     assert dataset.events == 2421
     seen = [int(entry) for batch in dataset.stream("test") for entry in batch.id["entry"]]
     again = [int(entry) for batch in dataset.stream("test", shuffle=False) for entry in batch.id["entry"]]

@@ -10,7 +10,8 @@ from pathlib import Path
 from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.errors import BranchTypeError
 from mlaas4hep.inference.score_files import open_score_file, score_columns
-from mlaas4hep.streaming.dataset import Dataset, open_dataset
+from mlaas4hep.streaming.dataset import Dataset
+from mlaas4hep.streaming.open_dataset import open_dataset
 from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR
 
 __all__ = ["PredictionSummary", "open_for_bundle", "predict_files"]

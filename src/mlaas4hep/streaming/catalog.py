@@ -20,6 +20,7 @@ from mlaas4hep.streaming.formats import ColumnType, Reader
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.opening import Opener, size_of
 from mlaas4hep.streaming.sources import SourceFile
+from mlaas4hep.streaming.view import View
 
 __all__ = ["Catalog", "CatalogFile", "Run", "build_catalog"]
 
@@ -88,11 +89,13 @@ class Catalog:
     files : tuple of CatalogFile
         In the order in which they were named.
     columns : mapping of str to ColumnType
-        Type of every branch that is read.
+        Type of every branch that is read, and of every new column.
     faults : Faults
         What is done about files that turn out to be bad.
     dtype : str, optional
         Format of all files, whatever their extensions.
+    view : View
+        How the files are seen.
     """
 
     tree: str
@@ -100,6 +103,7 @@ class Catalog:
     columns: Mapping[str, ColumnType]
     faults: Faults = field(default_factory=Faults, compare=False)
     dtype: str | None = None
+    view: View = field(default_factory=View, compare=False)
 
     @cached_property
     def entries(self) -> int:
@@ -107,8 +111,10 @@ class Catalog:
         return sum(file.entries for file in self.files)
 
     def bytes_per_event(self, columns: Sequence[str] | None = None) -> float:
-        """Uncompressed bytes of an average event in some of the branches (all of them when not given)."""
-        return sum(self.columns[name].bytes_per_event for name in columns or self.columns) or 1.0
+        """Uncompressed bytes of an average event in some columns (all of them when not given), with all that is read for them."""
+        wanted = columns or self.columns
+        held = dict.fromkeys((*self.view.branches(tuple(wanted)), *wanted))
+        return sum(self.columns[name].bytes_per_event for name in held) or 1.0
 
     def first(self, events: int) -> Catalog:
         """Return the catalogue with only about the first ``events`` events, from each file in proportion."""

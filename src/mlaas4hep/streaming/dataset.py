@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,20 +11,16 @@ import numpy.typing as npt
 
 from mlaas4hep.errors import SettingError, SourceError
 from mlaas4hep.streaming.block import KernelPlan, pack
-from mlaas4hep.streaming.catalog import Catalog, build_catalog
-from mlaas4hep.streaming.checksums import Checksums
+from mlaas4hep.streaming.catalog import Catalog
 from mlaas4hep.streaming.encoding import Encoding
-from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults, OnBadFile
-from mlaas4hep.streaming.features import GeneratorLevel, Selection, choose_features
-from mlaas4hep.streaming.formats import Reader
+from mlaas4hep.streaming.features import BranchRoles
 from mlaas4hep.streaming.identity import Identity
-from mlaas4hep.streaming.labels import Labels, LabelValue, parse_labels
-from mlaas4hep.streaming.losses import Loss, LossReport
-from mlaas4hep.streaming.opening import Opener
+from mlaas4hep.streaming.labels import Labels, Targets
+from mlaas4hep.streaming.losses import LossReport
+from mlaas4hep.streaming.prepared import EventRules
 from mlaas4hep.streaming.reading import loaded_runs
-from mlaas4hep.streaming.retry import RetryPolicy
-from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES, Progress, count_folds, label_values, scan_specs
-from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files
+from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES, Progress, count_folds, scan_specs
+from mlaas4hep.streaming.selection import EventSelection
 from mlaas4hep.streaming.specs import Specs
 from mlaas4hep.streaming.splitting import FOLDS, Fold, Split
 from mlaas4hep.streaming.stream import Batch, EventStream, StreamSettings
@@ -34,10 +28,7 @@ from mlaas4hep.streaming.stream import Batch, EventStream, StreamSettings
 if TYPE_CHECKING:
     from mlaas4hep.streaming.torch_dataset import TorchEventDataset
 
-__all__ = ["IDENTIFIERS", "Dataset", "open_dataset"]
-
-IDENTIFIERS = ("run", "luminosityBlock", "event")
-"""Branches that identify an event in NanoAOD and its kin."""
+__all__ = ["Dataset"]
 
 
 class Dataset:
@@ -46,10 +37,10 @@ class Dataset:
     Parameters
     ----------
     catalog : Catalog
-        The files.
-    selection : Selection
-        Which branches are features.
-    labels : Labels
+        The files, and how they are seen.
+    roles : BranchRoles
+        Which columns are features.
+    labels : Labels or Targets
     split : Split
     specs : Specs, optional
         Statistics that are known already.
@@ -58,7 +49,7 @@ class Dataset:
 
     Attributes
     ----------
-    catalog, selection, labels, split
+    catalog, roles, labels, split
         As given.
     losses : LossReport
         Bad files and events: those that were left out of the catalogue, and those that scans over all events missed. A stream has its own.
@@ -67,14 +58,14 @@ class Dataset:
     def __init__(
         self,
         catalog: Catalog,
-        selection: Selection,
-        labels: Labels,
+        roles: BranchRoles,
+        labels: Labels | Targets,
         split: Split,
         specs: Specs | None = None,
         losses: LossReport | None = None,
     ) -> None:
         self.catalog = catalog
-        self.selection = selection
+        self.roles = roles
         self.labels = labels
         self.split = split
         self.losses = losses or LossReport()
@@ -87,13 +78,18 @@ class Dataset:
 
     @property
     def events(self) -> int:
-        """Number of events of all files."""
+        """Number of events of all files, before any selection."""
         return self.catalog.entries
+
+    @property
+    def selection(self) -> EventSelection:
+        """Which events and objects are taken, and which columns are made of them."""
+        return self.catalog.view.selection
 
     @property
     def features(self) -> tuple[str, ...]:
         """Branches that go into the event vector, in the file's order."""
-        return self.selection.features
+        return self.roles.features
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -103,12 +99,12 @@ class Dataset:
     @property
     def excluded(self) -> Mapping[str, str]:
         """Branches that are no features, and why."""
-        return self.selection.excluded
+        return self.roles.excluded
 
     @cached_property
     def identity(self) -> Identity:
         """Who the events are, and which fold each belongs to."""
-        return Identity(self.catalog, self.selection.identifiers, self.split)
+        return Identity(self.catalog, self.roles.identifiers, self.split)
 
     @property
     def specs(self) -> Specs:
@@ -158,9 +154,23 @@ class Dataset:
             "files": self.catalog.to_dict(),
             "tree": self.catalog.tree,
             "features": sorted(self.features),
-            "identifiers": list(self.selection.identifiers),
+            "identifiers": list(self.roles.identifiers),
             "split": self.split.to_dict(),
+            **({"selection": self.selection.to_dict()} if self.selection else {}),
         }
+
+    def with_specs(self, specs: Specs) -> Dataset:
+        """Return the same dataset with statistics that are known already.
+
+        Raises
+        ------
+        SettingError
+            If they are of other files, branches, split or selection.
+        """
+        mismatch = specs.mismatch(self.describe())
+        if mismatch is not None:
+            raise SettingError("specs", "of these files and branches", mismatch)
+        return Dataset(self.catalog, self.roles, self.labels, self.split, specs, self.losses)
 
     def class_counts(self, fold: Fold | None = None) -> dict[str, int]:
         """Return the number of events of each class in a fold, or in all; with no labels the one key ``''``."""
@@ -188,9 +198,8 @@ class Dataset:
         for name, value in settings.items():
             if name not in known:
                 raise SettingError(name, f"a setting of a stream ({', '.join(known)})", value)
-        return EventStream(
-            self.catalog, encoding or self.encoding, self.identity, self.labels, StreamSettings(fold=fold, **settings)
-        )
+        rules = EventRules(encoding or self.encoding, self.identity, self.labels)
+        return EventStream(self.catalog, rules, StreamSettings(fold=fold, **settings))
 
     def batches(self, batch_size: int = 512, fold: Fold | None = None, **settings: Any) -> Iterator[Batch]:
         """Iterate over one epoch of batches; parameters as in :meth:`stream`."""
@@ -205,7 +214,7 @@ class Dataset:
     def raw_blocks(
         self, encoding: Encoding | None = None, max_events: int = 16384
     ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.void], int]]:
-        """Iterate over all events in order as raw values: what a bundle's graph takes.
+        """Iterate over all events that the selection takes, in order, as raw values: what a bundle's graph takes.
 
         Parameters
         ----------
@@ -227,15 +236,16 @@ class Dataset:
         columns = tuple(dict.fromkeys((*vector.branches, *self.identity.identifiers)))
         runs = self.catalog.runs(RUN_BYTES, columns)
         with loaded_runs(self.catalog, runs, columns, QUEUE_BYTES, self.losses) as loaded:
-            for run, values in loaded:
-                block = pack(values, vector, run.events)
-                records = self.identity.records(run, values)
-                for start in range(0, run.events, max_events):
-                    stop = min(start + max_events, run.events)
-                    raw = np.empty((stop - start, vector.width), np.float32)
+            for one in loaded:
+                block = pack(one.columns, vector, one.run.events)
+                records = self.identity.records(one.run, one.columns)
+                taken = np.arange(one.run.events) if one.passed is None else np.flatnonzero(one.passed)
+                for start in range(0, len(taken), max_events):
+                    rows = taken[start : start + max_events]
+                    raw = np.empty((len(rows), vector.width), np.float32)
                     mask = np.empty(raw.shape, np.bool_)
-                    cut = block.encode(plan, np.arange(start, stop), np.arange(stop - start), raw, mask)
-                    yield raw, records[start:stop], cut
+                    cut = block.encode(plan, rows, np.arange(len(rows)), raw, mask)
+                    yield raw, records[rows], cut
 
     def __repr__(self) -> str:
         files = f"{len(self.files)} file{'s' * (len(self.files) != 1)}"
@@ -243,161 +253,9 @@ class Dataset:
         lines = [
             f"<Dataset of {files}, {self.events} events, tree '{self.catalog.tree}'",
             f"  features: {len(self.features)} branches, {len(self.features) - jagged} flat and {jagged} jagged",
-            f"  identifiers: {', '.join(self.selection.identifiers) or 'none; the file and the entry identify an event'}",
+            f"  identifiers: {', '.join(self.roles.identifiers) or 'none; the file and the entry identify an event'}",
             f"  classes: {', '.join(self.classes) or 'no labels'}",
+            *([f"  selection: {self.selection}"] if self.selection.chooses else []),
             f"  split: {self.split.test:.0%} test, {self.split.validation:.0%} validation",
         ]
         return "\n".join(lines) + ">"
-
-
-def open_dataset(
-    files: str | Path | Sequence[str | Path],
-    labels: str | Sequence[LabelValue] | None = None,
-    *,
-    tree: str = "Events",
-    dtype: str | None = None,
-    branches: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
-    identifiers: Sequence[str] | None = None,
-    generator_level: GeneratorLevel = "keep",
-    split: Split | None = None,
-    max_events: int = -1,
-    specs: Specs | str | Path | None = None,
-    redirector: str | Sequence[str] = DEFAULT_REDIRECTOR,
-    on_bad_file: OnBadFile = "fail",
-    retry: RetryPolicy | None = None,
-    checksums: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Dataset:
-    """Open files as one dataset; reads their metadata, and no event.
-
-    Parameters
-    ----------
-    files : str, Path, or sequence of them
-        Paths, folders, patterns, URLs, ``/store/…`` names; a string may be a comma-separated list or name a text file that holds one.
-    labels : str, sequence, or None
-        One label a file, or the name of a branch that holds the label.
-    tree : str
-        Name of the TTree or RNTuple.
-    dtype : str, optional
-        Format of the files whatever their extensions: ``root``, ``parquet``, ``arrow``, ``csv``, ``json``, ``avro`` or ``hdf5``.
-    branches : sequence of str, optional
-        Names or patterns (``Jet_*``) of the features; all branches of numbers when not given.
-    exclude : sequence of str
-        Names or patterns of branches that are no features.
-    identifiers : sequence of str, optional
-        Branches that identify an event. When not given: ``run``, ``luminosityBlock`` and ``event`` where the files have all three, else file and
-        entry.
-    generator_level : {"keep", "drop"}
-        Whether branches that only simulation has may be features.
-    split : Split, optional
-        How events are divided into test, validation and training.
-    max_events : int
-        Use only about so many events, from each file in proportion; -1 for all.
-    specs : Specs, str or Path, optional
-        Statistics that are known already, or the file that holds them; they must be of these files.
-    redirector : str or sequence of str
-        What is put before a ``/store/…`` name that is no local file; several are tried in order.
-    on_bad_file : {"fail", "skip", "quarantine"}
-        What is done with a file that cannot be opened or read: raise the error; go on without the events concerned; or go on without any further
-        event of that file. What is missing stands in ``losses`` of the dataset and of each stream.
-    retry : RetryPolicy, optional
-        How often a fault of the network is met with another attempt, before the next redirector and before a file counts as bad.
-    checksums : str or Path, optional
-        A file as ``sha256sum`` writes it (or with adler32): every input file is read and compared once, when it is catalogued.
-    progress : callable, optional
-        Called with the number of files opened and of all.
-
-    Returns
-    -------
-    Dataset
-
-    Raises
-    ------
-    SourceError
-        If a file is missing, cannot be read, or is not what its name says.
-    TreeNotFoundError, BranchNotFoundError, BranchTypeError, BranchesDifferError
-        If tree or branches are not there, hold no numbers, or differ from file to file.
-    LabelError
-        If the labels do not fit the files.
-    SettingError
-        If another argument has a value that it must not have.
-
-    Examples
-    --------
-    >>> import mlaas4hep
-    >>> dataset = mlaas4hep.open(["examples/data/VBF_HToTauTau.root", "examples/data/GluGluToHToTauTau.root"], labels=[1, 0])
-    >>> dataset
-    <Dataset of 2 files, 48000 events, tree 'Events'
-      features: 33 branches, 10 flat and 23 jagged
-      identifiers: run, luminosityBlock, event
-      classes: 0, 1
-      split: 20% test, 10% validation>
-    >>> batch = next(dataset.batches(batch_size=256, fold="train"))
-    >>> batch.x.shape, batch.x.dtype
-    ((256, 125), dtype('float32'))
-    """
-    if isinstance(max_events, bool) or not isinstance(max_events, int) or (max_events < 1 and max_events != -1):
-        raise SettingError("max_events", "an integer ≥ 1, or -1 for all", max_events)
-    sources = find_files(files, redirector)
-    by_file, label_branch = parse_labels(labels)
-    known_labels = Labels() if by_file is None else Labels.of_files(by_file, [source.path for source in sources])
-    faults = Faults(on_bad_file=on_bad_file, retry=retry or RetryPolicy())
-    opener = Opener(tree, faults, None if checksums is None else Checksums.read(checksums), dtype)
-    losses = LossReport()
-    with ExitStack() as until_catalogued:
-        usable, first = _first_usable(sources, opener, losses, until_catalogued)
-        selection = choose_features(
-            first,
-            tree,
-            branches=branches,
-            exclude=exclude,
-            identifiers=IDENTIFIERS if identifiers is None else identifiers,
-            identifiers_required=identifiers is not None,
-            label=label_branch,
-            generator_level=generator_level,
-        )
-        catalog, lost = build_catalog(usable, opener, selection.read, first, progress)
-        losses.extend(lost)
-    if max_events >= 0:
-        catalog = catalog.first(max_events)
-    if catalog.entries == 0:
-        others = len(catalog.files) - 1
-        raise SourceError(
-            catalog.files[0].path,
-            f"tree '{tree}' holds no event" + (f", nor do the {others} other files" if others else ""),
-        )
-    if by_file is not None:
-        left_out = set(losses.whole_files)
-        found = known_labels.of_some_files(
-            [place for place, source in enumerate(sources) if source.path not in left_out]
-        )
-    elif label_branch is not None:
-        found = Labels.of_branch(label_branch, label_values(catalog, label_branch, losses))
-    else:
-        found = Labels()
-    dataset = Dataset(catalog, selection, found, split or Split(), losses=losses)
-    if specs is None:
-        return dataset
-    known = specs if isinstance(specs, Specs) else Specs.read(specs)
-    mismatch = known.mismatch(dataset.describe())
-    if mismatch is not None:
-        raise SettingError(
-            "specs", "of these files and branches", mismatch, "" if isinstance(specs, Specs) else str(specs)
-        )
-    return Dataset(catalog, selection, found, dataset.split, known, losses)
-
-
-def _first_usable(
-    sources: Sequence[SourceFile], opener: Opener, losses: LossReport, open_until: ExitStack
-) -> tuple[Sequence[SourceFile], Reader]:
-    """Return the files from the first one on that can be opened, and that one open; those before it are lost, or the error goes up."""
-    problem: Exception | None = None
-    for place, source in enumerate(sources):
-        try:
-            return sources[place:], open_until.enter_context(opener.open(source))
-        except BAD_FILE_ERRORS as error:
-            problem = problem or error
-            losses.add(Loss(source.path, 0, None, opener.faults.lose(source.path, error)))
-    assert problem is not None  # there is at least one file  # noqa: S101
-    raise problem

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mlaas4hep.errors import BranchNotFoundError, BranchTypeError, SettingError, quoted
 from mlaas4hep.streaming.formats.base import Reader
+from mlaas4hep.streaming.selection import SelectedReader
 
-__all__ = ["GENERATOR_LEVEL", "GeneratorLevel", "Selection", "choose_features", "is_generator_level"]
+__all__ = ["GENERATOR_LEVEL", "BranchRoles", "GeneratorLevel", "choose_features", "is_generator_level"]
 
 GENERATOR_LEVEL = ("gen*", "Gen*", "LHE*", "PSWeight*", "*_genPart*", "*Flavour", "*_genJet*")
 """Patterns of branches that only simulation has: a model that reads them knows the answer, and cannot be applied to data."""
@@ -19,7 +20,7 @@ GeneratorLevel = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True)
-class Selection:
+class BranchRoles:
     """The branches of a dataset by what they are for.
 
     Parameters
@@ -28,22 +29,21 @@ class Selection:
         Branches that go into the event vector, in the file's order.
     identifiers : tuple of str
         Branches that identify an event; empty where the files lack them.
-    label : str or None
-        Branch that holds the label.
+    purposes : mapping of str to str
+        Further columns that are read, such as that of the label, and what for.
     excluded : mapping of str to str
         Every other branch, and why it is no feature.
     """
 
     features: tuple[str, ...]
     identifiers: tuple[str, ...]
-    label: str | None
+    purposes: Mapping[str, str]
     excluded: Mapping[str, str]
 
     @property
     def read(self) -> tuple[str, ...]:
-        """All branches that have to be read."""
-        label = () if self.label is None or self.label in self.identifiers else (self.label,)
-        return (*self.features, *self.identifiers, *label)
+        """All columns that have to be read."""
+        return tuple(dict.fromkeys((*self.features, *self.identifiers, *self.purposes)))
 
 
 def is_generator_level(branch: str) -> bool:
@@ -65,9 +65,9 @@ def choose_features(
     exclude: Sequence[str] = (),
     identifiers: Sequence[str] = (),
     identifiers_required: bool = False,
-    label: str | None = None,
+    purposes: Mapping[str, str] | None = None,
     generator_level: GeneratorLevel = "keep",
-) -> Selection:
+) -> BranchRoles:
     """Choose the features among the branches of a file.
 
     Parameters
@@ -84,8 +84,8 @@ def choose_features(
         Branches that identify an event. Unless required, they count only when the file has them all.
     identifiers_required : bool
         Whether a missing identifier is an error.
-    label : str, optional
-        Branch that holds the label; never a feature.
+    purposes : mapping of str to str, optional
+        Column → what it is for ("label", "weight", "target"); such a column is one number an event, and no feature.
     generator_level : {"keep", "drop"}
         Whether branches that only simulation has may be features.
 
@@ -94,17 +94,18 @@ def choose_features(
     BranchNotFoundError
         If a name or pattern matches nothing.
     BranchTypeError
-        If a branch that was named holds no numbers, or an identifier or label is not one number an event.
+        If a branch that was named holds no numbers, or an identifier or a column with a purpose is not one number an event.
     SettingError
         If no feature is left.
     """
     if generator_level not in ("keep", "drop"):
         raise SettingError("generator_level", "'keep' or 'drop'", generator_level)
-    known = list(reader.columns)
+    purposes = purposes or {}
+    known = [name for name in reader.columns if name not in _derived(reader)]
     taken = set(known) if branches is None else _match(branches, reader, tree, named=True)
     left_out = _match(exclude, reader, tree, named=False)
 
-    for name in (*(identifiers if identifiers_required else ()), *((label,) if label else ())):
+    for name in (*(identifiers if identifiers_required else ()), *purposes):
         _require(name, reader, tree)
     complete = all(name in reader.columns for name in identifiers)
     present = tuple(name for name in identifiers if name in reader.columns)
@@ -113,21 +114,22 @@ def choose_features(
             raise BranchTypeError(
                 name, reader.path, f"an identifier is one integer an event; it holds {reader.columns[name]}"
             )
-    if label is not None and reader.columns[label].jagged:
-        raise BranchTypeError(label, reader.path, "a label is one value an event; it holds a list")
+    for name, purpose in purposes.items():
+        if reader.columns[name].jagged:
+            raise BranchTypeError(name, reader.path, f"a {purpose} is one value an event; it holds a list")
 
     excluded = dict(reader.skipped)
     features = []
     for name in known:
         if name in present:
             excluded[name] = "identifier"
-        elif name == label:
-            excluded[name] = "label"
+        elif name in purposes:
+            excluded[name] = purposes[name]
         elif name in left_out:
             excluded[name] = "excluded by name"
         elif name not in taken:
             excluded[name] = "not among the branches asked for"
-        elif generator_level == "drop" and is_generator_level(name):
+        elif generator_level == "drop" and any(map(is_generator_level, _made_of(name, reader))):
             excluded[name] = "generator level"
         else:
             features.append(name)
@@ -137,7 +139,17 @@ def choose_features(
             f"a choice that leaves at least one feature in tree '{tree}' of {reader.path}",
             list(branches or exclude),
         )
-    return Selection(tuple(features), present if complete else (), label, excluded)
+    return BranchRoles(tuple(features), present if complete else (), purposes, excluded)
+
+
+def _derived(reader: Reader) -> Collection[str]:
+    """Return the columns that were made for a purpose, and are named by the expression that they are."""
+    return reader.derived if isinstance(reader, SelectedReader) else ()
+
+
+def _made_of(name: str, reader: Reader) -> Collection[str]:
+    """Return the column itself, and the branches of the file that it is made of."""
+    return {name, *reader.sources([name])} if isinstance(reader, SelectedReader) else {name}
 
 
 def _require(name: str, reader: Reader, tree: str) -> None:

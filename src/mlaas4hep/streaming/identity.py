@@ -14,7 +14,10 @@ from mlaas4hep.streaming.catalog import Catalog, Run
 from mlaas4hep.streaming.formats.base import Column
 from mlaas4hep.streaming.splitting import Split, entry_identity, event_identity
 
-__all__ = ["Identity"]
+__all__ = ["IDENTIFIERS", "Identity"]
+
+IDENTIFIERS = ("run", "luminosityBlock", "event")
+"""Branches that identify an event in NanoAOD and its kin."""
 
 
 @dataclass(frozen=True)

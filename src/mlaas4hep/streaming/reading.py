@@ -13,22 +13,59 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 
-from mlaas4hep.errors import SourceError
+import numpy as np
+import numpy.typing as npt
+
+from mlaas4hep.errors import MLaaS4HEPError, SourceError
 from mlaas4hep.streaming.bounded_queue import BoundedQueue, QueueClosedError
 from mlaas4hep.streaming.catalog import Catalog, Run
 from mlaas4hep.streaming.faults import BAD_FILE_ERRORS
 from mlaas4hep.streaming.formats import Column, Reader, open_reader
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.opening import size_of
+from mlaas4hep.streaming.timing import EpochReport, StageClock, stage
+from mlaas4hep.streaming.view import read_events
 
-__all__ = ["MAX_OPEN_FILES", "Loaded", "LostRun", "OpenFiles", "loaded_runs", "read_ahead"]
+__all__ = ["MAX_OPEN_FILES", "LoadedRun", "LostRun", "OpenFiles", "loaded_runs", "read_ahead"]
 
 MAX_OPEN_FILES = 32
 
 RUNS_AHEAD = 3
 """Runs that a remote file is asked for before they are decoded."""
 
-Loaded = tuple[Run, dict[str, Column]]
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """A run in memory.
+
+    Parameters
+    ----------
+    run : Run
+    columns : dict of str to Column
+        Of all its events; empty where none is taken.
+    passed : bool array of shape ``[events]``, or None
+        Which events the selection takes; None for all.
+    """
+
+    run: Run
+    columns: dict[str, Column]
+    passed: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        return sum(column.nbytes for column in self.columns.values())
+
+    def taken(self, names: Iterable[str]) -> dict[str, Column]:
+        """Return some columns with only the events that are taken."""
+        if self.passed is None:
+            return {name: self.columns[name] for name in names}
+        return {name: self.columns[name].events_where(self.passed) for name in names}
+
+    @property
+    def nothing_passed(self) -> bool:
+        """Whether the selection takes none of the events, so that no column was read."""
+        return self.passed is not None and not self.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +111,7 @@ class OpenFiles:
             (file.path, *file.alternatives), lambda location: self._open(index, location)
         )
 
-    def load(self, run: Run, columns: Sequence[str]) -> Loaded | LostRun:
+    def load(self, run: Run, columns: Sequence[str]) -> LoadedRun | LostRun:
         """Read a run, or say that and why it is lost.
 
         Raises
@@ -86,9 +123,10 @@ class OpenFiles:
         if file.path in faults.quarantined:
             return LostRun(run, file.path, f"quarantined: {faults.quarantined[file.path]}")
         try:
-            return run, faults.attempt(
+            values, passed = faults.attempt(
                 (file.path, *file.alternatives), lambda location: self._read_at(location, run, columns)
             )
+            return LoadedRun(run, values, passed)
         except BAD_FILE_ERRORS as error:
             return LostRun(run, file.path, faults.lose(file.path, error))
 
@@ -105,10 +143,12 @@ class OpenFiles:
         while self._readers:
             self._readers.popitem()[1].close()
 
-    def _read_at(self, location: str, run: Run, columns: Sequence[str]) -> dict[str, Column]:
+    def _read_at(
+        self, location: str, run: Run, columns: Sequence[str]
+    ) -> tuple[dict[str, Column], npt.NDArray[np.bool_] | None]:
         reader = self._open(run.file, location)
         try:
-            return reader.read(run.start, run.stop, columns)
+            return read_events(reader, run.start, run.stop, columns)
         except SourceError:
             # A handle that failed once is not trusted: the next attempt opens the file anew.
             self._readers.pop(run.file).close()
@@ -123,7 +163,8 @@ class OpenFiles:
         reader = open_reader(location, file.tree or self._catalog.tree, self._catalog.dtype)
         try:
             _check_unchanged(reader, file.uuid, file.entries, file.size)
-        except SourceError:
+            reader = self._catalog.view.of(reader)
+        except MLaaS4HEPError:
             reader.close()
             raise
         self._readers[index] = reader
@@ -144,8 +185,8 @@ def _check_unchanged(reader: Reader, uuid: str, entries: int, size: int) -> None
 
 @contextmanager
 def read_ahead(
-    catalog: Catalog, runs: Iterable[Run], columns: Sequence[str], max_bytes: int
-) -> Iterator[Callable[[], Loaded | LostRun | None]]:
+    catalog: Catalog, runs: Iterable[Run], columns: Sequence[str], max_bytes: int, report: EpochReport | None = None
+) -> Iterator[Callable[[], LoadedRun | LostRun | None]]:
     """Read runs in order in a thread; gives a function that returns the next one, and None after the last.
 
     Parameters
@@ -158,21 +199,25 @@ def read_ahead(
         Branches to read.
     max_bytes : int
         What may wait, read and not yet taken.
+    report : EpochReport, optional
+        Takes up where the time went, at the end.
 
     Raises
     ------
     SourceError
         From the function, if a run cannot be read and the rule is to fail.
     """
-    queue: BoundedQueue[Loaded | LostRun] = BoundedQueue(max_bytes)
+    queue: BoundedQueue[LoadedRun | LostRun] = BoundedQueue(max_bytes)
+
+    clock = StageClock()
 
     def read() -> None:
         files = OpenFiles(catalog)
         try:
             for run in _announced(runs, lambda following: files.prefetch(following, columns)):
-                loaded = files.load(run, columns)
-                nbytes = 0 if isinstance(loaded, LostRun) else sum(column.nbytes for column in loaded[1].values())
-                queue.put(loaded, nbytes)
+                with clock, stage("fetch"):
+                    loaded = files.load(run, columns)
+                queue.put(loaded, 0 if isinstance(loaded, LostRun) else loaded.nbytes)
             queue.finish()
         except QueueClosedError:
             pass
@@ -189,13 +234,15 @@ def read_ahead(
     finally:
         queue.close()
         thread.join()
+        if report is not None:
+            report.add(clock)
 
 
 @contextmanager
 def loaded_runs(
     catalog: Catalog, runs: Iterable[Run], columns: Sequence[str], max_bytes: int, losses: LossReport
-) -> Iterator[Iterator[Loaded]]:
-    """Read runs as :func:`read_ahead` does, for a pass that needs only those that could be read.
+) -> Iterator[Iterator[LoadedRun]]:
+    """Read runs as :func:`read_ahead` does, for a pass that needs only those that could be read and hold an event that is taken.
 
     Parameters
     ----------
@@ -206,11 +253,11 @@ def loaded_runs(
     """
     with read_ahead(catalog, runs, columns, max_bytes) as following:
 
-        def readable() -> Iterator[Loaded]:
+        def readable() -> Iterator[LoadedRun]:
             while (loaded := following()) is not None:
                 if isinstance(loaded, LostRun):
                     losses.add(loaded.loss)
-                else:
+                elif not loaded.nothing_passed:
                     yield loaded
 
         yield readable()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlaas4hep.errors import SourceError
 from mlaas4hep.streaming.catalog import Catalog
 from mlaas4hep.streaming.identity import Identity
-from mlaas4hep.streaming.labels import Labels
+from mlaas4hep.streaming.labels import Labels, Targets
 from mlaas4hep.streaming.losses import LossReport
 from mlaas4hep.streaming.reading import loaded_runs
 from mlaas4hep.streaming.specs import Specs
@@ -62,32 +62,40 @@ def scan_specs(
     everything = dict.fromkeys(features, BranchStatistics())
     training = dict.fromkeys(features, BranchStatistics())
     train_events = 0
+    taken = [0] * len(catalog.files)
     done = 0
     columns = [*features, *identity.identifiers]
     with loaded_runs(catalog, catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES, lost) as loaded:
-        for run, values in loaded:
-            chosen = identity.folds(run, values) == FOLDS.index("train")
+        for one in loaded:
+            run = one.run
+            chosen = identity.folds(run, one.columns) == FOLDS.index("train")
+            if one.passed is not None:
+                chosen = chosen[one.passed]
             train_events += int(chosen.sum())
-            flat_offsets = np.arange(run.events + 1)
+            taken[run.file] += chosen.size
+            flat_offsets = np.arange(chosen.size + 1)
             for name in features:
-                of_all, of_chosen = summarise_column(values[name], run.events, chosen, flat_offsets)
+                column = one.columns[name]
+                if one.passed is not None:
+                    column = column.events_where(one.passed)
+                of_all, of_chosen = summarise_column(column, chosen.size, chosen, flat_offsets)
                 everything[name] += of_all
                 training[name] += of_chosen
             done += run.events
             if progress is not None:
                 progress(done, catalog.entries)
     jagged = [name for name in features if catalog.columns[name].jagged]
-    if lost and not done:
+    if len(lost) and not done:
         first = next(iter(lost))
         raise SourceError(first.file, f"no event of any file can be read: {first.reason}")
     if losses is not None:
         losses.extend(lost)
-    events = {file.path: file.entries - lost.events_of(file.path) for file in catalog.files}
+    events = {file.path: count for file, count in zip(catalog.files, taken, strict=True)}
     return Specs.of(everything, training, jagged, events, train_events, source)
 
 
 def count_folds(
-    catalog: Catalog, labels: Labels, identity: Identity, losses: LossReport | None = None
+    catalog: Catalog, labels: Labels | Targets, identity: Identity, losses: LossReport | None = None
 ) -> npt.NDArray[np.int64]:
     """Count the events of each fold and class; reads identifiers and labels only.
 
@@ -97,14 +105,18 @@ def count_folds(
         In the order of :data:`~mlaas4hep.streaming.splitting.FOLDS` and of the labels' classes; one column when there are no labels.
     """
     counts = np.zeros((len(FOLDS), max(1, len(labels.classes))), np.int64)
-    columns = [
-        *identity.identifiers,
-        *([] if labels.branch is None or labels.branch in identity.identifiers else [labels.branch]),
-    ]
+    of_class = labels.columns if isinstance(labels, Labels) else ()
+    columns = list(dict.fromkeys((*identity.identifiers, *of_class)))
     report = LossReport() if losses is None else losses
     with loaded_runs(catalog, catalog.runs(RUN_BYTES, columns), columns, QUEUE_BYTES, report) as loaded:
-        for run, values in loaded:
-            np.add.at(counts, (identity.folds(run, values), labels.of_events(run.file, run.events, values)), 1)
+        for one in loaded:
+            folds = identity.folds(one.run, one.columns)
+            if one.passed is not None:
+                folds = folds[one.passed]
+            classes: npt.NDArray[np.int64] = np.zeros(len(folds), np.int64)
+            if isinstance(labels, Labels):
+                classes = labels.of_events(one.run.file, len(folds), one.taken(of_class))
+            np.add.at(counts, (folds, classes), 1)
     return counts
 
 
@@ -113,6 +125,6 @@ def label_values(catalog: Catalog, branch: str, losses: LossReport | None = None
     found: npt.NDArray[Any] = np.empty(0, catalog.columns[branch].dtype)
     report = LossReport() if losses is None else losses
     with loaded_runs(catalog, catalog.runs(RUN_BYTES, [branch]), [branch], QUEUE_BYTES, report) as loaded:
-        for _, values in loaded:
-            found = np.union1d(found, values[branch].content)
+        for one in loaded:
+            found = np.union1d(found, one.taken([branch])[branch].content)
     return found

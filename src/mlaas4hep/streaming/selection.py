@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from copy import copy
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,15 @@ from mlaas4hep.errors import ExpressionError
 from mlaas4hep.streaming.expressions import Expression, parse
 from mlaas4hep.streaming.expressions.plan import Block, SelectionPlan
 from mlaas4hep.streaming.formats.base import Column, ColumnType, Reader
+from mlaas4hep.streaming.timing import stage
 
-__all__ = ["EventSelection", "SelectedReader"]
+if TYPE_CHECKING:
+    from mlaas4hep.streaming.lumi_mask import LumiMask
+
+__all__ = ["LUMINOSITY_COLUMNS", "EventSelection", "SelectedReader"]
+
+LUMINOSITY_COLUMNS = ("run", "luminosityBlock")
+"""Branches that say in which luminosity section an event was taken."""
 
 Result = TypeVar("Result")
 
@@ -34,6 +42,8 @@ class EventSelection:
         Name → expression: ``{"HT": "sum(Jet_pt)"}``. One may use those before it.
     object_cuts : mapping of str to str, optional
         Collection → condition on its members: ``{"Jet": "pt > 30 and abs(eta) < 2.5"}``.
+    lumi_mask : LumiMask, optional
+        Luminosity sections that are certified; events of others are left out.
 
     Raises
     ------
@@ -55,6 +65,7 @@ class EventSelection:
         cut: str | None = None,
         new_columns: Mapping[str, str] | None = None,
         object_cuts: Mapping[str, str] | None = None,
+        lumi_mask: LumiMask | None = None,
     ) -> None:
         self.cut = parse(cut, "selection") if cut is not None else None
         self.new_columns: dict[str, Expression] = {}
@@ -66,17 +77,52 @@ class EventSelection:
                 )
             self.new_columns[name] = expression
         self.object_cuts = {name: parse(text, f"object cut of '{name}'") for name, text in (object_cuts or {}).items()}
+        self.derived: dict[str, Expression] = {}
+        self.lumi_mask = lumi_mask
 
     def __bool__(self) -> bool:
         """Whether it changes anything."""
-        return self.cut is not None or bool(self.new_columns) or bool(self.object_cuts)
+        return self.cuts_events or bool(self.new_columns) or bool(self.object_cuts) or bool(self.derived)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether events or objects may be left out."""
+        return self.cuts_events or bool(self.object_cuts)
+
+    def __str__(self) -> str:
+        parts = [self.cut.text] if self.cut else []
+        parts += [f"{name}: {expression.text}" for name, expression in self.object_cuts.items()]
+        return "; ".join([*parts, *(["certified luminosity sections"] if self.lumi_mask is not None else [])])
+
+    @property
+    def cuts_events(self) -> bool:
+        """Whether events may be left out."""
+        return self.cut is not None or self.lumi_mask is not None
+
+    def deriving(self, expressions: Mapping[str, str]) -> EventSelection:
+        """Return the selection with further columns, each named by its own text: labels, weights and targets that are expressions.
+
+        Parameters
+        ----------
+        expressions : mapping of str to str
+            Text of an expression → what it is for, for the messages.
+
+        Raises
+        ------
+        ExpressionError
+            If one cannot be read.
+        """
+        selection = copy(self)
+        selection.derived = self.derived | {text: parse(text, purpose) for text, purpose in expressions.items()}
+        return selection
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the texts as plain values for JSON; ``EventSelection(**values)`` makes it again."""
+        """Return the texts and the luminosity mask as plain values for JSON."""
         return {
             "cut": self.cut.text if self.cut else None,
             "new_columns": {name: expression.text for name, expression in self.new_columns.items()},
             "object_cuts": {name: expression.text for name, expression in self.object_cuts.items()},
+            "lumi_mask": None if self.lumi_mask is None else self.lumi_mask.to_dict(),
         }
 
     def bind(self, columns: Mapping[str, ColumnType], skipped: Mapping[str, str] | None = None) -> SelectionPlan:
@@ -94,7 +140,7 @@ class EventSelection:
         ExpressionError
             If a name is not there or an operation does not fit its values.
         """
-        return SelectionPlan(self.cut, self.new_columns, self.object_cuts, columns, skipped or {})
+        return SelectionPlan(self.cut, self.new_columns | self.derived, self.object_cuts, columns, skipped or {})
 
     def columns_needed(self, available: Mapping[str, ColumnType]) -> tuple[str, ...]:
         """Return the columns of a file that cuts and new columns read, in the file's order."""
@@ -123,16 +169,30 @@ class SelectedReader:
         self.path = reader.path
         self.uuid = reader.uuid
         self.entries = reader.entries
+        self.size: int | None = getattr(reader, "size", None)
         self.columns: Mapping[str, ColumnType] = self._plan.columns
         self.skipped = reader.skipped
+        self.cuts_events = selection.cuts_events
+        self.derived = tuple(selection.derived)
+        self._lumi_mask = selection.lumi_mask
+        if self._lumi_mask is not None:
+            self._plan.sources(LUMINOSITY_COLUMNS)  # says so where they are missing
+        self._selects = self.sources((), cut=True)
 
     def sources(self, columns: Sequence[str], *, cut: bool = False) -> tuple[str, ...]:
-        """Return the branches of the file that some columns are made of, and with ``cut`` those that the cut reads."""
-        return self._plan.sources(columns, cut=cut)
+        """Return the branches of the file that some columns are made of, and with ``cut`` those that the choice of events reads."""
+        asked = (*columns, *LUMINOSITY_COLUMNS) if cut and self._lumi_mask is not None else columns
+        return self._plan.sources(asked, cut=cut)
 
     def clusters(self, columns: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the entries at which reading can begin without reading anything twice, the cut's own columns included."""
-        return self._reader.clusters(self._plan.sources(columns, cut=True))
+        return self._reader.clusters(self.sources(columns, cut=True))
+
+    def prefetch(self, start: int, stop: int, columns: Sequence[str]) -> None:
+        """Ask for what is read first, if the format can do so: with a cut, only what it reads, since the rest may not be wanted."""
+        prefetch = getattr(self._reader, "prefetch", None)
+        if prefetch is not None:
+            prefetch(start, stop, self._selects if self.cuts_events else self.sources(columns))
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
         """Read the events ``start … stop - 1`` of some columns after the cuts on objects; events that fail the cut are in it.
@@ -149,8 +209,8 @@ class SelectedReader:
 
     def passes(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
         """Return which of the events ``start … stop - 1`` pass the cut, bool ``[stop - start]``; reads its columns only."""
-        raw = self._reader.read(start, stop, self._plan.sources((), cut=True))
-        return self._located(lambda block: block.passes(), start, stop, raw)
+        raw = self._reader.read(start, stop, self._selects)
+        return self._located(self._passes, start, stop, raw)
 
     def read_selected(
         self, start: int, stop: int, columns: Sequence[str]
@@ -164,16 +224,15 @@ class SelectedReader:
         columns : dict of str to Column, or None
             The columns for all events of the range; None, and not read, where no event passes.
         """
-        first = self._plan.sources((), cut=True)
-        raw = self._reader.read(start, stop, first)
+        raw = self._reader.read(start, stop, self._selects)
 
         def work(block: Block) -> tuple[npt.NDArray[np.bool_], dict[str, Column] | None]:
-            mask = block.passes()
+            mask = self._passes(block)
             if not mask.any():
                 return mask, None
-            raw.update(
-                self._reader.read(start, stop, [name for name in self._plan.sources(columns) if name not in raw])
-            )
+            with stage("fetch"):
+                others = [name for name in self._plan.sources(columns) if name not in raw]
+                raw.update(self._reader.read(start, stop, others))
             return mask, {name: block.column(name) for name in columns}
 
         return self._located(work, start, stop, raw)
@@ -182,10 +241,18 @@ class SelectedReader:
         """Give the file back."""
         self._reader.close()
 
+    def _passes(self, block: Block) -> npt.NDArray[np.bool_]:
+        if self._lumi_mask is None:
+            return block.passes()
+        run, luminosity_block = (block.raw(name).content for name in LUMINOSITY_COLUMNS)
+        certified = self._lumi_mask.accepts(run, luminosity_block)
+        return certified & block.passes() if certified.any() else certified
+
     def _located(self, work: Callable[[Block], Result], start: int, stop: int, raw: Mapping[str, Column]) -> Result:
         """Do something with a block of events; what is wrong with their values is said with the place in the file."""
         try:
-            return work(self._plan.block(stop - start, raw))
+            with stage("select"):
+                return work(self._plan.block(stop - start, raw))
         except ExpressionError as error:
             place = f"{self.path}, entries {start}–{stop - 1}"
             hint = f"{error.hint} ({place})" if error.hint else place

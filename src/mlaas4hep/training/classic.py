@@ -189,7 +189,7 @@ def _refuse_what_comes_later(options: WorkflowOptions) -> None:
 
 
 def _open(options: WorkflowOptions, params: WorkflowParams) -> Dataset:
-    from mlaas4hep.streaming.dataset import open_dataset
+    from mlaas4hep.streaming.open_dataset import open_dataset
     from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR
     from mlaas4hep.streaming.splitting import Split
 
@@ -225,11 +225,11 @@ def _with_specs(dataset: Dataset, named: str, say: Say) -> Dataset:
             say(f"loaded specs from {path}")
             if not specs.source:
                 say(f"warning: {path} has no statistics of training events alone; its ranges are over all events")
-            return _dataset_with(dataset, specs)
+            return dataset.with_specs(specs)
         if named:
             raise SettingError("--specs", "of these files and branches", mismatch, str(path))
         say(f"{path} does not fit ({mismatch}); it is made anew")
-    return _dataset_with(dataset, _make_specs(dataset, say))
+    return dataset.with_specs(_make_specs(dataset, say))
 
 
 def _make_specs(dataset: Dataset, say: Say) -> Specs:
@@ -281,12 +281,6 @@ def _specs_name(path: str, taken: set[str]) -> str:
         name = f"specs-{stem}-{count}.json"
     taken.add(name)
     return name
-
-
-def _dataset_with(dataset: Dataset, specs: Specs) -> Dataset:
-    from mlaas4hep.streaming.dataset import Dataset
-
-    return Dataset(dataset.catalog, dataset.selection, dataset.labels, dataset.split, specs)
 
 
 def _warn_of_generator_level(dataset: Dataset, say: Say) -> None:

@@ -57,6 +57,14 @@ class Column(NamedTuple):
         """Bytes of both arrays."""
         return self.content.nbytes + (0 if self.offsets is None else self.offsets.nbytes)
 
+    def events_where(self, chosen: npt.NDArray[np.bool_]) -> Column:
+        """Return the values of the chosen events only, ``chosen`` being bool ``[events]``."""
+        if self.offsets is None:
+            return Column(self.content[chosen], None)
+        lengths = np.diff(self.offsets)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[chosen])])
+        return Column(self.content[np.repeat(chosen, lengths)], offsets)
+
 
 class Reader(Protocol):
     """One open file; used by one thread at a time.

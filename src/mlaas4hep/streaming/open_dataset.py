@@ -1,0 +1,243 @@
+"""Open files as a dataset: from what a person writes to a catalogue, columns with their roles, and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from mlaas4hep.errors import SettingError, SourceError
+from mlaas4hep.streaming.catalog import build_catalog
+from mlaas4hep.streaming.checksums import Checksums
+from mlaas4hep.streaming.dataset import Dataset
+from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults, OnBadFile
+from mlaas4hep.streaming.features import GeneratorLevel, choose_features
+from mlaas4hep.streaming.formats import Reader
+from mlaas4hep.streaming.identity import IDENTIFIERS
+from mlaas4hep.streaming.labels import Labels, LabelValue, Targets, is_expression, parse_labels
+from mlaas4hep.streaming.losses import Loss, LossReport
+from mlaas4hep.streaming.lumi_mask import LumiMask
+from mlaas4hep.streaming.opening import Opener
+from mlaas4hep.streaming.retry import RetryPolicy
+from mlaas4hep.streaming.scan import label_values
+from mlaas4hep.streaming.selection import EventSelection
+from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files
+from mlaas4hep.streaming.specs import Specs
+from mlaas4hep.streaming.splitting import Split
+from mlaas4hep.streaming.view import View
+
+__all__ = ["open_dataset"]
+
+
+def open_dataset(
+    files: str | Path | Sequence[str | Path],
+    labels: str | Sequence[LabelValue] | None = None,
+    *,
+    tree: str = "Events",
+    dtype: str | None = None,
+    branches: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    identifiers: Sequence[str] | None = None,
+    generator_level: GeneratorLevel = "keep",
+    split: Split | None = None,
+    max_events: int = -1,
+    selection: str | EventSelection | None = None,
+    new_columns: Mapping[str, str] | None = None,
+    object_cuts: Mapping[str, str] | None = None,
+    lumi_mask: str | Path | LumiMask | None = None,
+    target: str | Sequence[str] | None = None,
+    specs: Specs | str | Path | None = None,
+    redirector: str | Sequence[str] = DEFAULT_REDIRECTOR,
+    on_bad_file: OnBadFile = "fail",
+    retry: RetryPolicy | None = None,
+    checksums: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Open files as one dataset; reads their metadata, and no event.
+
+    Parameters
+    ----------
+    files : str, Path, or sequence of them
+        Paths, folders, patterns, URLs, ``/store/…`` names; a string may be a comma-separated list or name a text file that holds one.
+    labels : str, sequence, or None
+        One label a file; or the name of a branch or new column that holds the label, or an expression that gives it (``"nGenTop >= 1"``).
+    tree : str
+        Name of the TTree or RNTuple.
+    dtype : str, optional
+        Format of the files whatever their extensions: ``root``, ``parquet``, ``arrow``, ``csv``, ``json``, ``avro`` or ``hdf5``.
+    branches : sequence of str, optional
+        Names or patterns (``Jet_*``) of the features, new columns included; all branches of numbers and all new columns when not given.
+    exclude : sequence of str
+        Names or patterns of branches that are no features.
+    identifiers : sequence of str, optional
+        Branches that identify an event. When not given: ``run``, ``luminosityBlock`` and ``event`` where the files have all three, else file and
+        entry.
+    generator_level : {"keep", "drop"}
+        Whether branches that only simulation has may be features.
+    split : Split, optional
+        How events are divided into test, validation and training.
+    max_events : int
+        Use only about so many events, from each file in proportion and before any selection; -1 for all.
+    selection : str or EventSelection, optional
+        Which events are taken: ``"nJet >= 2 and MET_pt > 30"``. The language is in docs/selection.md.
+    new_columns : mapping of str to str, optional
+        Name → expression: ``{"HT": "sum(Jet_pt)"}``.
+    object_cuts : mapping of str to str, optional
+        Collection → condition on its members: ``{"Jet": "pt > 30"}``.
+    lumi_mask : str, Path or LumiMask, optional
+        Certified luminosity sections, as a JSON file; events of others are left out.
+    target : str or sequence of str, optional
+        Columns or expressions whose values are to be predicted, in place of labels.
+    specs : Specs, str or Path, optional
+        Statistics that are known already, or the file that holds them; they must be of these files.
+    redirector : str or sequence of str
+        What is put before a ``/store/…`` name that is no local file; several are tried in order.
+    on_bad_file : {"fail", "skip", "quarantine"}
+        What is done with a file that cannot be opened or read: raise the error; go on without the events concerned; or go on without any further
+        event of that file. What is missing stands in ``losses`` of the dataset and of each stream.
+    retry : RetryPolicy, optional
+        How often a fault of the network is met with another attempt, before the next redirector and before a file counts as bad.
+    checksums : str or Path, optional
+        A file as ``sha256sum`` writes it (or with adler32): every input file is read and compared once, when it is catalogued.
+    progress : callable, optional
+        Called with the number of files opened and of all.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    SourceError
+        If a file is missing, cannot be read, or is not what its name says.
+    TreeNotFoundError, BranchNotFoundError, BranchTypeError, BranchesDifferError
+        If tree or branches are not there, hold no numbers, or differ from file to file.
+    ExpressionError
+        If an expression cannot be read, or does not fit the branches.
+    LabelError
+        If the labels do not fit the files.
+    SettingError
+        If another argument has a value that it must not have.
+
+    Examples
+    --------
+    >>> import mlaas4hep
+    >>> dataset = mlaas4hep.open(["examples/data/VBF_HToTauTau.root", "examples/data/GluGluToHToTauTau.root"], labels=[1, 0])
+    >>> dataset
+    <Dataset of 2 files, 48000 events, tree 'Events'
+      features: 33 branches, 10 flat and 23 jagged
+      identifiers: run, luminosityBlock, event
+      classes: 0, 1
+      split: 20% test, 10% validation>
+    >>> batch = next(dataset.batches(batch_size=256, fold="train"))
+    >>> batch.x.shape, batch.x.dtype
+    ((256, 125), dtype('float32'))
+    """
+    if isinstance(max_events, bool) or not isinstance(max_events, int) or (max_events < 1 and max_events != -1):
+        raise SettingError("max_events", "an integer ≥ 1, or -1 for all", max_events)
+    sources = find_files(files, redirector)
+    by_file, label_column = parse_labels(labels)
+    known_labels = Labels() if by_file is None else Labels.of_files(by_file, [source.path for source in sources])
+    targets = _targets(target, labels)
+    chosen = _event_selection(selection, new_columns, object_cuts, lumi_mask)
+    purposes = dict.fromkeys(() if targets is None else targets.columns, "target")
+    purposes |= {} if label_column is None else {label_column: "label"}
+    faults = Faults(on_bad_file=on_bad_file, retry=retry or RetryPolicy())
+    opener = Opener(tree, faults, None if checksums is None else Checksums.read(checksums), dtype)
+    losses = LossReport()
+    with ExitStack() as until_catalogued:
+        usable, first = _first_usable(sources, opener, losses, until_catalogued)
+        named = {*first.columns, *first.skipped, *chosen.new_columns}
+        chosen = chosen.deriving(
+            {name: purpose for name, purpose in purposes.items() if name not in named and is_expression(name)}
+        )
+        view = View(chosen)
+        seen = view.of(first)
+        roles = choose_features(
+            seen,
+            tree,
+            branches=branches,
+            exclude=exclude,
+            identifiers=IDENTIFIERS if identifiers is None else identifiers,
+            identifiers_required=identifiers is not None,
+            purposes=purposes,
+            generator_level=generator_level,
+        )
+        view = view.bound(seen, roles.read)
+        catalog, lost = build_catalog(usable, opener, view.branches(roles.read), first, progress)
+        new = {name: seen.columns[name] for name in roles.read if name not in catalog.columns}
+        catalog = replace(catalog, columns={**catalog.columns, **new}, view=view)
+        losses.extend(lost)
+    if max_events >= 0:
+        catalog = catalog.first(max_events)
+    if catalog.entries == 0:
+        others = len(catalog.files) - 1
+        raise SourceError(
+            catalog.files[0].path,
+            f"tree '{tree}' holds no event" + (f", nor do the {others} other files" if others else ""),
+        )
+    found: Labels | Targets
+    if targets is not None:
+        found = targets
+    elif by_file is not None:
+        left_out = set(losses.whole_files)
+        found = known_labels.of_some_files(
+            [place for place, source in enumerate(sources) if source.path not in left_out]
+        )
+    elif label_column is not None:
+        found = Labels.of_branch(label_column, label_values(catalog, label_column, losses))
+    else:
+        found = Labels()
+    dataset = Dataset(catalog, roles, found, split or Split(), losses=losses)
+    if specs is None:
+        return dataset
+    if isinstance(specs, Specs):
+        return dataset.with_specs(specs)
+    try:
+        return dataset.with_specs(Specs.read(specs))
+    except SettingError as error:
+        raise SettingError(error.setting, error.rule, error.got, str(specs)) from error
+
+
+def _event_selection(
+    selection: str | EventSelection | None,
+    new_columns: Mapping[str, str] | None,
+    object_cuts: Mapping[str, str] | None,
+    lumi_mask: str | Path | LumiMask | None,
+) -> EventSelection:
+    """Return the selection that the arguments mean together."""
+    if isinstance(selection, EventSelection):
+        given = {"new_columns": new_columns, "object_cuts": object_cuts, "lumi_mask": lumi_mask}
+        for name, value in given.items():
+            if value is not None:
+                raise SettingError(name, "part of the EventSelection where 'selection' is one", value)
+        return selection
+    if lumi_mask is not None and not isinstance(lumi_mask, LumiMask):
+        lumi_mask = LumiMask.read(lumi_mask)
+    return EventSelection(selection, new_columns, object_cuts, lumi_mask)
+
+
+def _targets(target: str | Sequence[str] | None, labels: object) -> Targets | None:
+    if target is None:
+        return None
+    if labels is not None:
+        raise SettingError(
+            "target", "left out where there are labels: an event has a class or values to predict", target
+        )
+    return Targets((target,) if isinstance(target, str) else tuple(target))
+
+
+def _first_usable(
+    sources: Sequence[SourceFile], opener: Opener, losses: LossReport, open_until: ExitStack
+) -> tuple[Sequence[SourceFile], Reader]:
+    """Return the files from the first one on that can be opened, and that one open; those before it are lost, or the error goes up."""
+    problem: Exception | None = None
+    for place, source in enumerate(sources):
+        try:
+            return sources[place:], open_until.enter_context(opener.open(source))
+        except BAD_FILE_ERRORS as error:
+            problem = problem or error
+            losses.add(Loss(source.path, 0, None, opener.faults.lose(source.path, error)))
+    assert problem is not None  # there is at least one file  # noqa: S101
+    raise problem

@@ -1,0 +1,170 @@
+"""A run of events on its way into a batch: which of them belong to the stream, their class, weight and identity, and how they are written into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mlaas4hep.streaming.batch import Batch
+from mlaas4hep.streaming.block import EventBlock, KernelPlan, pack
+from mlaas4hep.streaming.catalog import Run
+from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.formats import Column
+from mlaas4hep.streaming.identity import Identity
+from mlaas4hep.streaming.labels import Labels, Targets
+from mlaas4hep.streaming.reading import LoadedRun
+from mlaas4hep.streaming.splitting import FOLDS, Fold
+
+if TYPE_CHECKING:
+    from mlaas4hep.streaming.weights import Weights
+
+__all__ = ["EventRules", "PackedRun", "PreparedRun", "WeightKind"]
+
+WeightKind = Literal["training", "signed"]
+
+
+class PreparedRun(Protocol):
+    """Events of a run, ready to be written."""
+
+    @property
+    def run(self) -> Run:
+        """Which run."""
+        ...
+
+    @property
+    def chosen(self) -> npt.NDArray[np.bool_] | None:
+        """Which events belong to the stream, bool ``[events]``; None for all."""
+        ...
+
+    def classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return what is learned of some of the chosen events: ``y`` of a batch."""
+        ...
+
+    def write(self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch) -> int:
+        """Write some of the chosen events into rows ``to`` of a block; return the number of values that were cut off."""
+        ...
+
+
+@dataclass(frozen=True)
+class EventRules:
+    """What becomes of each event.
+
+    Parameters
+    ----------
+    encoding : Encoding
+        Its vector.
+    identity : Identity
+        Who it is, and its fold.
+    labels : Labels or Targets
+        What is learned of it.
+    weights : Weights, optional
+        1 for all when not given.
+    """
+
+    encoding: Encoding
+    identity: Identity
+    labels: Labels | Targets
+    weights: Weights | None = None
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that have to be read."""
+        weights = () if self.weights is None else self.weights.columns
+        return tuple(
+            dict.fromkeys((*self.encoding.branches, *self.identity.identifiers, *self.labels.columns, *weights))
+        )
+
+    @cached_property
+    def plan(self) -> KernelPlan:
+        """The encoding for the kernel."""
+        return KernelPlan(self.encoding)
+
+    def prepare(self, loaded: LoadedRun, fold: Fold | None, kind: WeightKind) -> PackedRun | None:
+        """Prepare a run for a stream of one fold; None where no event is taken.
+
+        Parameters
+        ----------
+        loaded : LoadedRun
+        fold : {"train", "validation", "test"} or None
+        kind : {"training", "signed"}
+            Weights to learn from, or those of physics.
+        """
+        if loaded.nothing_passed:
+            return None
+        run, columns, chosen = loaded.run, loaded.columns, loaded.passed
+        if fold is not None:
+            of_fold = self.identity.folds(run, columns) == FOLDS.index(fold)
+            chosen = of_fold if chosen is None else chosen & of_fold
+        y = np.zeros((run.events, *self.labels.shape), self.labels.dtype)
+        weight = np.ones(run.events, np.float32)
+        taken: slice | npt.NDArray[np.intp] = slice(None) if chosen is None else np.flatnonzero(chosen)
+        # Events that are not taken may hold anything: a class or weight that makes no sense there is no error.
+        values = columns if chosen is None else _events_of(columns, self._judged, chosen)
+        events = run.events if chosen is None else int(chosen.sum())
+        y[taken] = self.labels.of_events(run.file, events, values)
+        if self.weights is not None and kind == "signed":
+            weight[taken] = self.weights.signed(run.file, events, values)
+        elif self.weights is not None:
+            weight[taken], keep = self.weights.training(run.file, events, values, y[taken])
+            if keep is not None:
+                chosen = np.ones(run.events, np.bool_) if chosen is None else chosen
+                chosen[taken] = keep
+        return PackedRun(
+            run,
+            chosen,
+            pack(columns, self.encoding, run.events),
+            self.plan,
+            y,
+            weight,
+            self.identity.records(run, columns),
+        )
+
+    @cached_property
+    def _judged(self) -> tuple[str, ...]:
+        """Columns that class and weight follow from."""
+        return (*self.labels.columns, *(() if self.weights is None else self.weights.columns))
+
+
+def _events_of(columns: Mapping[str, Column], names: Iterable[str], chosen: npt.NDArray[np.bool_]) -> dict[str, Column]:
+    return {name: columns[name].events_where(chosen) for name in names}
+
+
+@dataclass(frozen=True)
+class PackedRun:
+    """A run whose columns are in memory, encoded when it is written.
+
+    Parameters
+    ----------
+    run : Run
+    chosen : bool array of shape ``[events]``, or None
+    block : EventBlock
+    plan : KernelPlan
+    y : array of shape ``[events, …]``
+    weight : float32 array of shape ``[events]``
+    records : structured array of shape ``[events]``
+    """
+
+    run: Run
+    chosen: npt.NDArray[np.bool_] | None
+    block: EventBlock
+    plan: KernelPlan
+    y: npt.NDArray[Any]
+    weight: npt.NDArray[np.float32]
+    records: npt.NDArray[np.void]
+
+    def classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """See :class:`PreparedRun`."""
+        return self.y[rows]
+
+    def write(self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch) -> int:
+        """See :class:`PreparedRun`."""
+        cut = self.block.encode(self.plan, rows, to, block.x, block.mask)
+        block.y[to] = self.y[rows]
+        block.weight[to] = self.weight[rows]
+        block.id[to] = self.records[rows]
+        return cut

@@ -1,0 +1,71 @@
+"""How a dataset is streamed: the settings, and what they must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mlaas4hep.errors import SettingError
+from mlaas4hep.streaming.prepared import WeightKind
+from mlaas4hep.streaming.splitting import FOLDS, Fold
+
+__all__ = ["Mixing", "StreamSettings"]
+
+Mixing = Literal["proportional", "balanced"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSettings:
+    """How a dataset is streamed.
+
+    Parameters
+    ----------
+    fold : {"train", "validation", "test"} or None
+        Which events; None for all.
+    batch_size : int
+        Events of a batch; the last one of an epoch may be smaller.
+    shuffle : bool
+        Whether the order is random; else it is the files' order and the entries'.
+    seed : int
+        What the order follows from.
+    drop_last : bool
+        Whether a last, smaller batch is left out.
+    pool_bytes : int
+        Size of the block of encoded events within which events are shuffled. About three such blocks are in memory at a time.
+    run_bytes : int
+        Uncompressed bytes that are read at a time.
+    rank, world_size : int
+        Deliver only this share of the runs of clusters: those of all ranks together are the whole, each event once.
+    mixing : {"proportional", "balanced"}
+        Whether every pool holds the classes in their proportion, each event once; or as many events of each class, those of the smaller ones
+        several times.
+    weights : {"training", "signed"}
+        Weights to learn from, or those of physics with their signs, which metrics use.
+    """
+
+    fold: Fold | None = None
+    batch_size: int = 512
+    shuffle: bool = True
+    seed: int = 0
+    drop_last: bool = False
+    pool_bytes: int = 32 * 2**20
+    run_bytes: int = 12 * 2**20
+    rank: int = 0
+    world_size: int = 1
+    mixing: Mixing = "proportional"
+    weights: WeightKind = "training"
+
+    def __post_init__(self) -> None:
+        if self.fold is not None and self.fold not in FOLDS:
+            raise SettingError("fold", f"one of {', '.join(FOLDS)}, or None for all events", self.fold)
+        for name in ("batch_size", "pool_bytes", "run_bytes", "world_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise SettingError(name, "an integer ≥ 1", value)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise SettingError("seed", "an integer ≥ 0", self.seed)
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or not 0 <= self.rank < self.world_size:
+            raise SettingError("rank", f"an integer from 0 to {self.world_size - 1}", self.rank)
+        for name, known in (("mixing", get_args(Mixing)), ("weights", get_args(WeightKind))):
+            if getattr(self, name) not in known:
+                raise SettingError(name, " or ".join(f"'{value}'" for value in known), getattr(self, name))
