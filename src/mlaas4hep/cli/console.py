@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+from mlaas4hep.progress_bar import event_progress as progress_of_events
 
-__all__ = ["EventProgress", "Stopwatch", "heading", "on_terminal", "progress_bar", "progress_of_events", "show_table"]
+__all__ = ["Stopwatch", "heading", "on_terminal", "printable", "progress_of_events", "show_table"]
 
 
 def on_terminal() -> bool:
     """Whether a person watches the output."""
     return sys.stdout.isatty()
+
+
+def printable(text: str) -> str:
+    r"""Return a text that comes from a file without what a terminal would take for a command.
+
+    Examples
+    --------
+    >>> printable("Jet_pt\x1b[2J")
+    'Jet_pt�[2J'
+    """
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def heading(text: str) -> None:
@@ -37,20 +45,22 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers
     columns : sequence of str
         Titles.
     rows : sequence of sequence of str
-        Cells.
+        Cells; what they hold is shown as it is, and is no markup.
     numbers : sequence of str
         Titles of the columns that are aligned to the right.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     if on_terminal():
         from rich import box
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for title in columns:
             table.add_column(title, justify="right" if title in numbers else "left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         Console(highlight=False).print(table)
         return
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
@@ -60,53 +70,6 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers
             for cell, width, title in zip(row, widths, columns, strict=True)
         ]
         print("  ".join(cells).rstrip())
-
-
-class EventProgress(Protocol):
-    """Is told how many events are done, and of how many."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """Take note of the number of events done and of all."""
-
-
-@contextmanager
-def progress_bar(description: str, unit: str = "events") -> Iterator[tuple[Bar, str]]:
-    """Give a progress bar that shows the rate in some unit and the time left, and vanishes at the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Rate of a task, in thousands."""
-
-        def render(self, task: Task) -> Text:
-            """Return the rate as text."""
-            return Text(f"{(task.finished_speed or task.speed or 0) / 1000:,.0f} k {unit}/s")
-
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), Rate(), TimeRemainingColumn(), transient=True,
-        console=Console(),
-    )  # fmt: skip
-    with bar:
-        yield bar, description
-
-
-@contextmanager
-def progress_of_events(description: str) -> Iterator[EventProgress]:
-    """Show how a pass over events goes on; on a terminal a bar, elsewhere nothing.
-
-    Gives a function that takes the number of events done and of all.
-    """
-    if not on_terminal():
-        yield lambda done, total: None
-        return
-    with progress_bar(description) as (bar, text):
-        task = bar.add_task(text, total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield advance
 
 
 class Stopwatch:

@@ -15,6 +15,7 @@ __all__ = ["COMMANDS", "main", "run_reporting_errors"]
 
 COMMANDS = {
     "demo": "mlaas4hep.cli.demo",
+    "inspect": "mlaas4hep.cli.inspect",
     "predict": "mlaas4hep.cli.predict",
     "serve": "mlaas4hep.cli.serve",
 }
