@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.errors import BranchTypeError, SettingError, WeightError
+from mlaas4hep.errors import SettingError, WeightError
 from mlaas4hep.streaming.cross_sections import file_weights
+from mlaas4hep.streaming.event_weights import Edges, EventWeights, TrainingRun
 from mlaas4hep.streaming.formats.base import Column
 from mlaas4hep.streaming.sketch import QuantileSketch, sketch_column
 from mlaas4hep.streaming.weighting import Weighting
@@ -28,29 +29,7 @@ MAX_CELLS = 10_000_000
 Floats = npt.NDArray[np.float64]
 Chosen = npt.NDArray[np.bool_]
 
-
-class TrainingRun(NamedTuple):
-    """Consecutive events of one file, as weights are learned from them.
-
-    Attributes
-    ----------
-    file : int
-        Index of the file.
-    start : int
-        Entry of the first event.
-    columns : mapping of str to Column
-        Holds at least :attr:`Weighting.columns`.
-    y : int64 array of shape ``[n]``
-        Class index; zeros without classes.
-    chosen : bool array of shape ``[n]``
-        Which events are training events that pass the selection. Nothing is learned from the others.
-    """
-
-    file: int
-    start: int
-    columns: Mapping[str, Column]
-    y: npt.NDArray[np.int64]
-    chosen: Chosen
+_NO_CLASSES = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -82,7 +61,7 @@ class Weights:
     files: tuple[str, ...]
     classes: tuple[str, ...]
     per_file: tuple[float, ...]
-    edges: tuple[tuple[float, ...], ...]
+    edges: Edges
     factors: tuple[tuple[float, ...], ...]
     events: tuple[int, ...]
     negative: int
@@ -120,19 +99,14 @@ class Weights:
         BranchTypeError
             If the column holds lists.
         """
-        return _signed(
-            self.weighting,
-            self.per_file,
-            self.files,
-            TrainingRun(file, start, columns, _NO_CLASS, _all(events, chosen)),
-        )
+        return self._events.signed(TrainingRun(file, start, columns, _NO_CLASSES, _all(events, chosen)))
 
     def training(
         self,
         file: int,
         events: int,
         columns: Mapping[str, Column],
-        y: npt.NDArray[np.int64],
+        y: npt.NDArray[Any],
         *,
         chosen: Chosen | None = None,
         start: int = 0,
@@ -142,12 +116,12 @@ class Weights:
         Parameters
         ----------
         y : int64 array of shape ``[events]``
-            Class index; zeros without classes.
+            Class index; anything without classes.
 
         Returns
         -------
         weight : float32 array of shape ``[events]``
-            0 for events that are left out, and for held-out ones in a bin without training events.
+            0 for events that are left out, and for held-out ones in a bin without training events of their class.
         keep : bool array of shape ``[events]``, or None
             False for events that the rule for negative weights leaves out; None when it leaves none out.
 
@@ -159,17 +133,15 @@ class Weights:
             If a weight is negative and the rule is ``"error"``.
         """
         run = TrainingRun(file, start, columns, y, _all(events, chosen))
-        weight = _signed(self.weighting, self.per_file, self.files, run)
-        keep = None
-        if self.weighting.branch is not None:
-            negative = weight < 0
-            _refuse(self.weighting, int(negative.sum()))
-            keep = ~negative if self.weighting.negative == "drop" else None
-            weight = _positive_part(self.weighting, weight)
-        weight *= self._table[y, _bins(self.weighting, self.edges, run, self.files)]
+        weight = self._events.signed(run)
+        negative = weight < 0
+        self._events.refuse_negative(int(negative.sum()))
+        keep = ~negative if self.weighting.negative == "drop" and self.weighting.branch is not None else None
+        row = y if self.classes else 0
+        weight = self._events.after_rule(weight) * self._table[row, self._events.bins(run, self.edges)]
         with np.errstate(over="ignore"):
             narrow = weight.astype(np.float32)
-        _check_finite(narrow, weight, self.weighting.branch or "", self._name(file), start)
+        self._events.check_finite(narrow, weight, run)
         return narrow, keep
 
     def to_dict(self) -> dict[str, Any]:
@@ -190,8 +162,9 @@ class Weights:
             int(values["negative"]),
         )
 
-    def _name(self, file: int) -> str:
-        return _file_name(self.files, file)
+    @cached_property
+    def _events(self) -> EventWeights:
+        return EventWeights(self.weighting, self.files, self.per_file)
 
     @cached_property
     def _table(self) -> Floats:
@@ -250,7 +223,8 @@ def learn_weights(
         raise SettingError("weights.balance_classes", "left out where there are no classes", True)
     if not weighting:
         return Weights(weighting, names, tuple(classes), factors, (), ((1.0,),) * rows, (0,) * rows, 0)
-    edges = _learn_edges(weighting, passes, names)
+    event_weights = EventWeights(weighting, names, factors)
+    edges = _learn_edges(event_weights, passes)
     cells = int(np.prod([len(inner) + 2 for inner in edges]))
     if rows * cells > MAX_CELLS:
         raise SettingError("weights.flatten", f"of at most {MAX_CELLS // rows} bins for {rows} classes", cells)
@@ -258,16 +232,17 @@ def learn_weights(
     events = np.zeros(rows, np.int64)
     negative = 0
     for run in passes():
-        weight = _signed(weighting, factors, names, run)
-        below = (weight < 0) & run.chosen
+        weight = event_weights.signed(run)
+        below = weight < 0
         negative += int(below.sum())
         kept = run.chosen & ~below if weighting.negative == "drop" else run.chosen
-        weight = _positive_part(weighting, weight)
-        place = run.y * cells + _bins(weighting, edges, run, names)
-        sums += np.bincount(place[kept], weight[kept], rows * cells)
-        counts += np.bincount(place[kept & (weight != 0)], minlength=rows * cells)
-        events += np.bincount(run.y[kept], minlength=rows)
-    _refuse(weighting, negative)
+        weight = event_weights.after_rule(weight)[kept]
+        row = run.y[kept] if classes else np.zeros(len(weight), np.int64)
+        place = row * cells + event_weights.bins(run, edges)[kept]
+        sums += np.bincount(place, weight, rows * cells)
+        counts += np.bincount(place[weight != 0], minlength=rows * cells)
+        events += np.bincount(row, minlength=rows)
+    event_weights.refuse_negative(negative)
     table = _factors(weighting, edges, tuple(classes), sums.reshape(rows, cells), counts.reshape(rows, cells), events)
     return Weights(
         weighting,
@@ -297,12 +272,9 @@ def refuse_negative(framework: str, weights: Weights) -> None:
         )
 
 
-_NO_CLASS = np.empty(0, np.int64)
-
-
 def _factors(
     weighting: Weighting,
-    edges: tuple[tuple[float, ...], ...],
+    edges: Edges,
     classes: tuple[str, ...],
     sums: Floats,
     counts: npt.NDArray[np.int64],
@@ -329,7 +301,7 @@ def _factors(
 
 def _flat(
     weighting: Weighting,
-    edges: tuple[tuple[float, ...], ...],
+    edges: Edges,
     classes: tuple[str, ...],
     sums: Floats,
     counts: npt.NDArray[np.int64],
@@ -348,7 +320,7 @@ def _flat(
     return np.asarray(np.divide(share[:, np.newaxis], sums, out=np.zeros_like(sums), where=occupied))
 
 
-def _bin_name(weighting: Weighting, edges: tuple[tuple[float, ...], ...], cell: int) -> str:
+def _bin_name(weighting: Weighting, edges: Edges, cell: int) -> str:
     places = np.unravel_index(cell, [len(inner) + 2 for inner in edges])
     parts = []
     for name, inner, place in zip(weighting.flatten, edges, places, strict=True):
@@ -357,82 +329,23 @@ def _bin_name(weighting: Weighting, edges: tuple[tuple[float, ...], ...], cell: 
     return " and ".join(parts)
 
 
-def _learn_edges(
-    weighting: Weighting, passes: Callable[[], Iterable[TrainingRun]], files: Sequence[str]
-) -> tuple[tuple[float, ...], ...]:
-    sketches = {name: QuantileSketch() for name, bins in weighting.flatten.items() if isinstance(bins, int)}
+def _learn_edges(events: EventWeights, passes: Callable[[], Iterable[TrainingRun]]) -> Edges:
+    flatten = events.weighting.flatten
+    sketches = {name: QuantileSketch() for name, bins in flatten.items() if isinstance(bins, int)}
     if sketches:
         for run in passes():
             offsets = np.arange(len(run.chosen) + 1)
             for name in sketches:
-                column = Column(_flat_values(run, name, files), None)
-                sketches[name] += sketch_column(column, run.chosen, offsets)[1]
-    edges = []
-    for name, bins in weighting.flatten.items():
-        if isinstance(bins, int):
-            levels = [sketches[name].quantile(number / bins) for number in range(1, bins)]
-            edges.append(tuple(sorted(set(levels))) if len(sketches[name].bins) else ())
-        else:
+                sketches[name] += sketch_column(events.column_to_flatten(run, name), run.chosen, offsets)[1]
+    edges: list[tuple[float, ...]] = []
+    for name, bins in flatten.items():
+        if not isinstance(bins, int):
             edges.append(tuple(bins[1:-1]))
+        elif len(sketches[name].bins):
+            edges.append(tuple(sorted({sketches[name].quantile(number / bins) for number in range(1, bins)})))
+        else:
+            edges.append(())
     return tuple(edges)
-
-
-def _bins(
-    weighting: Weighting, edges: tuple[tuple[float, ...], ...], run: TrainingRun, files: Sequence[str]
-) -> npt.NDArray[np.int64]:
-    """Return the bin of each event, int64 ``[n]``; 0 for all when nothing is flattened."""
-    place = np.zeros(len(run.chosen), np.int64)
-    for name, inner in zip(weighting.flatten, edges, strict=True):
-        values = _flat_values(run, name, files)
-        found = np.searchsorted(np.array(inner), values, side="right")
-        if values.dtype.kind == "f":
-            found[np.isnan(values)] = len(inner) + 1
-        place = place * (len(inner) + 2) + found
-    return place
-
-
-def _signed(weighting: Weighting, per_file: Sequence[float], files: Sequence[str], run: TrainingRun) -> Floats:
-    weight = np.where(run.chosen, per_file[run.file], 0.0)
-    if weighting.branch is not None:
-        values = _flat_values(run, weighting.branch, files)
-        with np.errstate(over="ignore", invalid="ignore"):
-            weight = np.where(run.chosen, values * np.float64(per_file[run.file]), 0.0)
-        _check_finite(weight, values, weighting.branch, _file_name(files, run.file), run.start)
-    return weight
-
-
-def _positive_part(weighting: Weighting, weight: Floats) -> Floats:
-    if weighting.negative == "abs":
-        return np.abs(weight)
-    return np.maximum(weight, 0.0) if weighting.negative == "drop" else weight
-
-
-def _refuse(weighting: Weighting, negative: int) -> None:
-    if negative and weighting.negative == "error":
-        raise SettingError(
-            "weights.negative", f"'keep', 'abs' or 'drop': {negative} events have a negative weight", "error"
-        )
-
-
-def _flat_values(run: TrainingRun, name: str, files: Sequence[str]) -> npt.NDArray[Any]:
-    content, offsets = run.columns[name]
-    if offsets is not None:
-        raise BranchTypeError(name, _file_name(files, run.file), "weights need one number an event; it holds a list")
-    return content
-
-
-def _check_finite(
-    weight: npt.NDArray[np.floating[Any]], values: npt.NDArray[Any], column: str, file: str, start: int
-) -> None:
-    bad = ~np.isfinite(weight)
-    if bad.any():
-        place = int(np.argmax(bad))
-        named = f"'{column}' is {values[place]}" if column else f"is {values[place]}"
-        raise WeightError(f"weight {named}, which no training can use", file, start + place, column)
-
-
-def _file_name(files: Sequence[str], file: int) -> str:
-    return files[file] if files else f"file {file}"
 
 
 def _all(events: int, chosen: Chosen | None) -> Chosen:
