@@ -94,7 +94,8 @@ class Epoch:
             chosen: list[tuple[PreparedRun, npt.NDArray[np.int64]]] = []
             for piece in pool:
                 if piece.run not in held:
-                    held[piece.run] = following()
+                    held[piece.run] = arrived = following()
+                    self.cut_values += 0 if arrived is None else arrived.cut_values
                 run = held.pop(piece.run) if piece.last else held[piece.run]
                 if run is not None:
                     chosen.append((run, self._rows(run, piece)))

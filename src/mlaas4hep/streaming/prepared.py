@@ -41,12 +41,17 @@ class PreparedRun(Protocol):
         """Which events belong to the stream, bool ``[events]``; None for all."""
         ...
 
+    @property
+    def cut_values(self) -> int:
+        """Values that were left out already, because an event held more than its feature has places."""
+        ...
+
     def classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Return what is learned of some of the chosen events: ``y`` of a batch."""
         ...
 
     def write(self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch) -> int:
-        """Write some of the chosen events into rows ``to`` of a block; return the number of values that were cut off."""
+        """Write some of the chosen events into rows ``to`` of a block; return the number of values that were left out meanwhile."""
         ...
 
 
@@ -147,6 +152,8 @@ class PackedRun:
     y : array of shape ``[events, …]``
     weight : float32 array of shape ``[events]``
     records : structured array of shape ``[events]``
+    cut_values : int
+        0: nothing is left out before it is encoded.
     """
 
     run: Run
@@ -156,6 +163,7 @@ class PackedRun:
     y: npt.NDArray[Any]
     weight: npt.NDArray[np.float32]
     records: npt.NDArray[np.void]
+    cut_values: int = 0
 
     def classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """See :class:`PreparedRun`."""
