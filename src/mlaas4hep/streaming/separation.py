@@ -1,8 +1,8 @@
 """Find features that tell the classes apart by themselves: identifiers, leftovers of the generator, a cut that only one sample has.
 
-Such a feature is rarely physics. Each is judged by the area under the ROC curve (AUC) of its value alone; one that holds lists by its first value, and by
-the number of them. Values are counted as the float32 numbers that a model would get; where there are too many different ones, their last bits are dropped
-until there are not, so memory is bounded, and pieces can be counted anywhere and added up. Events without a value stand below all others.
+Such a feature is rarely physics. Each is judged by the area under the ROC curve (AUC) of its value alone; one that holds lists by its first value,
+and by the number of them. Values are counted as the float32 numbers that a model would get; where there are too many different ones, their last bits
+are dropped until there are not, so memory is bounded, and pieces can be counted anywhere and added up. No value stands below all values.
 """
 
 from __future__ import annotations
@@ -212,14 +212,18 @@ class _KeyCounts:
         return total
 
     def _merge(self, keys: Keys, events: Keys) -> None:
-        self.keys, self.events = _added_up(np.concatenate([self.keys, keys]), np.concatenate([self.events, events]))
-        while len(self.keys) > self.most and self.dropped < COARSEST:
-            self._drop(1)
+        everything = np.concatenate([self.keys, keys])
+        order = np.argsort(everything, kind="stable")
+        self.keys, self.events = _grouped(everything[order], np.concatenate([self.events, events])[order])
+        bits = 0
+        while self.dropped + bits < COARSEST and np.count_nonzero(np.diff(self.keys >> bits)) >= self.most:
+            bits += 1
+        self._drop(bits)
 
     def _drop(self, bits: int) -> None:
         if bits:
             self.dropped += bits
-            self.keys, self.events = _added_up(self.keys >> bits, self.events)
+            self.keys, self.events = _grouped(self.keys >> bits, self.events)
 
 
 def _counted(keys: Keys) -> tuple[Keys, Keys]:
@@ -231,9 +235,10 @@ def _counted(keys: Keys) -> tuple[Keys, Keys]:
     return occupied + low, counts[occupied]
 
 
-def _added_up(keys: Keys, events: Keys) -> tuple[Keys, Keys]:
-    distinct, place = np.unique(keys, return_inverse=True)
-    return distinct, np.bincount(place, events, len(distinct)).astype(np.int64)
+def _grouped(keys: Keys, events: Keys) -> tuple[Keys, Keys]:
+    """Return keys that are sorted each once, with the sum of its events."""
+    begins = np.flatnonzero(np.diff(keys, prepend=-1))
+    return (keys[begins], np.add.reduceat(events, begins)) if len(keys) else (keys, events)
 
 
 def _keys(values: npt.NDArray[np.generic]) -> Keys:
