@@ -15,7 +15,8 @@ from tests.conftest import make_events
 
 from mlaas4hep.errors import MLaaS4HEPError, SourceError
 from mlaas4hep.streaming.formats import open_reader
-from mlaas4hep.streaming.formats.root_baskets import BasketBranch, LocalBaskets, basket_branch
+from mlaas4hep.streaming.formats.root_baskets import BasketBranch, basket_branch, places_of, read_baskets
+from mlaas4hep.streaming.formats.root_bytes import LocalBytes
 
 DATA = Path(__file__).parent.parent / "data"
 COMPRESSIONS: dict[str, Callable[[], Any]] = {
@@ -49,9 +50,9 @@ def plain_branches(path: Path, tree: str = "Events") -> dict[str, BasketBranch]:
 
 def assert_equals_uproot(path: Path, start: int, stop: int, tree: str = "Events") -> int:
     branches = plain_branches(path, tree)
-    baskets = LocalBaskets(str(path))
-    read = baskets.read(start, stop, branches)
-    baskets.close()
+    source = LocalBytes(str(path))
+    read = read_baskets(source.fetch(places_of(start, stop, branches.values())), start, stop, branches)
+    source.close()
     expected = uproot.open(path)[tree].arrays(list(branches), entry_start=start, entry_stop=stop, how=dict)
     for name, column in read.items():
         layout = expected[name].layout

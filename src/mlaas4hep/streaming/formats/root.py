@@ -1,4 +1,4 @@
-"""ROOT files, local or remote: TTree and RNTuple, read with uproot.
+"""ROOT files, local or remote: TTree and RNTuple, opened and described by uproot.
 
 Every branch of numbers is read, one value or a list of values an event; strings, objects and nested lists are passed over and named. Reading is
 aligned to clusters by the caller, the file stays open between reads, and nothing is cached, since the stream needs each cluster once an epoch.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import uproot
 from mlaas4hep.errors import MLaaS4HEPError, SourceError, TreeNotFoundError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
 from mlaas4hep.streaming.formats.files import empty_column, reason
-from mlaas4hep.streaming.formats.root_baskets import BasketBranch, LocalBaskets, basket_branch
-from mlaas4hep.streaming.formats.root_pages import PageChecksums, columns_of
-from mlaas4hep.streaming.formats.root_remote import RemoteBaskets, drop_handle, remote_options
+from mlaas4hep.streaming.formats.root_baskets import BasketBranch, basket_branch, places_of, read_baskets
+from mlaas4hep.streaming.formats.root_bytes import LocalBytes, RootBytes
+from mlaas4hep.streaming.formats.root_pages import NtupleField, Pages, ntuple_field
+from mlaas4hep.streaming.formats.root_remote import RemoteBytes, drop_handle, remote_options
 from mlaas4hep.streaming.formats.root_types import form_column, tree_column
 from mlaas4hep.streaming.retry import is_remote
 
@@ -53,14 +55,14 @@ class RootReader:
         self._file = _open(path)
         try:
             self.size = int(self._file.file.source.num_bytes)
+            self._bytes: RootBytes = (
+                RemoteBytes(self._file.file.source, self.size) if is_remote(path) else LocalBytes(path)
+            )
             self._source = _find_tree(self._file, path, tree)
             self._layout: _TreeLayout | _NtupleLayout = (
-                _NtupleLayout(self._source, PageChecksums(self._source, self._file.file.source, self.size))
+                _NtupleLayout(self._source, self._bytes)
                 if "RNTuple" in self._source.classname
-                else _TreeLayout(
-                    self._source,
-                    RemoteBaskets(self._file.file.source, self.size) if is_remote(path) else LocalBaskets(path),
-                )
+                else _TreeLayout(self._source, self._bytes)
             )
             self.entries = int(self._source.num_entries)
         except MLaaS4HEPError:
@@ -118,8 +120,8 @@ class RootReader:
 
     def close(self) -> None:
         """Close the file."""
-        if hasattr(self, "_layout"):
-            self._layout.close()
+        if hasattr(self, "_bytes"):
+            self._bytes.close()
         self._file.close()
         if is_remote(self.path):
             drop_handle(self._file.file.source)
@@ -131,12 +133,13 @@ class _TreeLayout:
     Parameters
     ----------
     tree : uproot.TTree
-    baskets : Baskets
+    source : RootBytes
+        Its file.
     """
 
-    def __init__(self, tree: Any, baskets: LocalBaskets | RemoteBaskets) -> None:
+    def __init__(self, tree: Any, source: RootBytes) -> None:
         self._tree = tree
-        self._baskets = baskets
+        self._source = source
         self._described: dict[str, BasketBranch | None] = {}
         self._branches: dict[str, Any] = {}
         self.columns: dict[str, ColumnType] = {}
@@ -160,16 +163,14 @@ class _TreeLayout:
         return np.array(sorted((common or set()) | {0, self._tree.num_entries}), np.int64)
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
-        read = self._baskets.read(start, stop, self._plain(columns))
+        plain = self._plain(columns)
+        raw = self._source.fetch(places_of(start, stop, plain.values()))
+        read = read_baskets(raw, start, stop, plain)
         others = [name for name in columns if name not in read]
         return read | (self._read_with_uproot(start, stop, others) if others else {})
 
     def prefetch(self, start: int, stop: int, columns: Sequence[str]) -> None:
-        if isinstance(self._baskets, RemoteBaskets):
-            self._baskets.prefetch(start, stop, self._plain(columns))
-
-    def close(self) -> None:
-        self._baskets.close()
+        self._source.prefetch(places_of(start, stop, self._plain(columns).values()))
 
     def _plain(self, columns: Sequence[str]) -> dict[str, BasketBranch]:
         return {name: branch for name in columns if (branch := self._described_branch(name)) is not None}
@@ -192,41 +193,46 @@ class _TreeLayout:
         by_name = {
             key.rpartition("/")[2]: array for key, array in arrays.items()
         }  # a branch inside another comes with its path
-        return {name: _column(by_name[name]) for name in columns}
+        return {name: _column(by_name[name], self.columns[name].dtype) for name in columns}
 
 
 class _NtupleLayout:
-    """Fields of an RNTuple, and the checksums of its pages."""
+    """Fields of an RNTuple.
 
-    def __init__(self, ntuple: Any, pages: PageChecksums) -> None:
+    Parameters
+    ----------
+    ntuple : uproot.models.RNTuple
+    source : RootBytes
+        Its file.
+    """
+
+    def __init__(self, ntuple: Any, source: RootBytes) -> None:
         self._ntuple = ntuple
-        self._pages = pages
-        self._places: dict[str, frozenset[int]] = {}
+        self._source = source
+        self._pages = Pages(ntuple)
+        self._fields: dict[str, NtupleField] = {}
         self.columns: dict[str, ColumnType] = {}
         self.skipped: dict[str, str] = {}
         form = ntuple.to_akform()[0]
         for name, content in zip(form.fields, form.contents, strict=True):
             kind = form_column(content)
-            if isinstance(kind, ColumnType):
-                self.columns[name] = kind
-                self._places[name] = columns_of(content)
+            field = ntuple_field(ntuple, content, kind.dtype) if isinstance(kind, ColumnType) else kind
+            if isinstance(kind, str) or isinstance(field, str):
+                self.skipped[name] = str(field)
             else:
-                self.skipped[name] = kind
+                self.columns[name] = replace(kind, dtype=field.dtype)
+                self._fields[name] = field
 
     def clusters(self, columns: Sequence[str]) -> npt.NDArray[np.int64]:
-        starts = [int(summary.num_first_entry) for summary in self._ntuple.cluster_summaries]
-        return np.array(sorted({0, *starts, int(self._ntuple.num_entries)}), np.int64)
+        return np.unique(self._pages.bounds)
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> dict[str, Column]:
-        self._pages.verify(start, stop, frozenset().union(*(self._places[name] for name in columns)))
-        arrays = self._ntuple.arrays(filter_name=list(columns), entry_start=start, entry_stop=stop, array_cache=None)
-        return {name: _column(arrays[name]) for name in columns}
+        fields = {name: self._fields[name] for name in columns}
+        raw = self._source.fetch(self._pages.places(start, stop, fields.values()))
+        return self._pages.read(raw, start, stop, fields)
 
     def prefetch(self, start: int, stop: int, columns: Sequence[str]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+        self._source.prefetch(self._pages.places(start, stop, [self._fields[name] for name in columns]))
 
 
 def _open(path: str) -> Any:
@@ -267,21 +273,23 @@ def _find_tree(file: Any, path: str, tree: str) -> Any:
     return file[tree]
 
 
-def _column(array: ak.Array) -> Column:
+def _column(array: ak.Array, dtype: np.dtype[Any]) -> Column:
     """Take content and offsets out of an awkward array of numbers, without copying where it is contiguous."""
     layout = array.layout
     if isinstance(layout, ak.contents.NumpyArray) and layout.data.ndim == 1:
-        return Column(_native(layout.data), None)
+        return Column(np.ascontiguousarray(layout.data, dtype), None)
     if isinstance(layout, ak.contents.NumpyArray):
         events, length = layout.data.shape
-        return Column(_native(layout.data).reshape(-1), np.arange(events + 1, dtype=np.int64) * length)
+        return Column(
+            np.ascontiguousarray(layout.data, dtype).reshape(-1), np.arange(events + 1, dtype=np.int64) * length
+        )
     if not (isinstance(layout, ak.contents.ListOffsetArray) and isinstance(layout.content, ak.contents.NumpyArray)):
         layout = ak.to_packed(ak.from_regular(array)).layout
         if isinstance(layout, ak.contents.NumpyArray):
-            return Column(_native(layout.data), None)
+            return Column(np.ascontiguousarray(layout.data, dtype), None)
     offsets = np.asarray(layout.offsets.data).astype(np.int64, copy=False)
     content = layout.content.data[offsets[0] : offsets[-1]]
-    return Column(_native(content), offsets - offsets[0] if offsets[0] else offsets)
+    return Column(np.ascontiguousarray(content, dtype), offsets - offsets[0] if offsets[0] else offsets)
 
 
 def _problem(column: Column, events: int) -> str | None:
@@ -294,10 +302,6 @@ def _problem(column: Column, events: int) -> str | None:
     if offsets[0] != 0 or offsets[-1] != len(column.content) or (np.diff(offsets) < 0).any():
         return "its lists do not add up"
     return None
-
-
-def _native(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("="))
 
 
 def _reason(error: BaseException) -> str:

@@ -4,44 +4,32 @@ uproot opens the file, finds the tree and interprets its branches; only the path
 cluster of a NanoAOD has a thousand small baskets: read in few large pieces and decoded with a handful of calls each, a pass takes about half as
 long (``benchmarks/streaming.py``). Branches that are anything but numbers or lists of numbers are left to uproot.
 
-Formats: TKey, https://root.cern/doc/master/classTKey.html; TBasket, https://root.cern/doc/master/classTBasket.html; compressed blocks,
-https://root.cern/doc/master/RZip_8cxx_source.html.
+Formats: TKey, https://root.cern/doc/master/classTKey.html; TBasket, https://root.cern/doc/master/classTBasket.html.
 """
 
 from __future__ import annotations
 
-import lzma
-import os
 import struct
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cramjam
 import numpy as np
 import numpy.typing as npt
-import xxhash
 from uproot.interpretation.jagged import AsJagged
 from uproot.interpretation.numerical import AsDtype
 
 from mlaas4hep.streaming.formats.base import Column
+from mlaas4hep.streaming.formats.root_blocks import decompress
+from mlaas4hep.streaming.formats.root_bytes import Place
 
-__all__ = ["BasketBranch", "Baskets", "LocalBaskets", "Place", "basket_branch", "check_within", "places_of"]
-
-Place = tuple[int, int, str, int]
-"""Position and bytes of a basket in the file, its branch and its number there."""
+__all__ = ["BasketBranch", "basket_branch", "places_of", "read_baskets"]
 
 KEY = struct.Struct(">ihiIhh")
 """Bytes with the key, version, bytes without compression, date, length of the key, cycle."""
 
 BASKET = struct.Struct(">HiIIiB")
 """At the end of a basket's key: version, buffer size, offsets' size, events, end of the values (counted with the key), flag."""
-
-BLOCK_HEADER = 9
-MAX_GAP = 64 * 1024
-MAX_PIECE = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -93,105 +81,38 @@ def basket_branch(branch: Any, entries: int) -> BasketBranch | None:
     return BasketBranch(content.from_dtype, content.to_dtype.newbyteorder("="), jagged, bounds, seek, size)
 
 
-class Baskets(ABC):
-    """Reads baskets of one file; used by one thread at a time."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give the file back."""
-
-    @abstractmethod
-    def fetch(self, places: Sequence[Place]) -> dict[tuple[str, int], memoryview]:
-        """Return the bytes of baskets, by branch and number.
-
-        Raises
-        ------
-        ValueError
-            If one lies beyond the end of the file.
-        """
-
-    def read(self, start: int, stop: int, branches: Mapping[str, BasketBranch]) -> dict[str, Column]:
-        """Read the events ``start … stop - 1`` of some branches.
-
-        Raises
-        ------
-        ValueError
-            If a basket is not what the tree says of it, or is damaged.
-        """
-        raw = self.fetch(places_of(start, stop, branches))
-        columns = {}
-        for name, branch in branches.items():
-            numbers = _baskets_of(branch, start, stop)
-            try:
-                columns[name] = _column(branch, [raw[name, i] for i in numbers], numbers, start, stop)
-            except (ValueError, struct.error, zlib.error, lzma.LZMAError, cramjam.DecompressionError) as error:
-                raise ValueError(f"branch '{name}': {error}") from error
-        return columns
+def places_of(start: int, stop: int, branches: Iterable[BasketBranch]) -> set[Place]:
+    """Return where the baskets of some events and branches are."""
+    return {(int(branch.seek[i]), int(branch.size[i])) for branch in branches for i in _baskets_of(branch, start, stop)}
 
 
-class LocalBaskets(Baskets):
-    """Baskets of a local file.
+def read_baskets(
+    raw: Mapping[Place, memoryview], start: int, stop: int, branches: Mapping[str, BasketBranch]
+) -> dict[str, Column]:
+    """Decode the events ``start … stop - 1`` of some branches.
 
     Parameters
     ----------
-    path : str
-    """
-
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def fetch(self, places: Sequence[Place]) -> dict[tuple[str, int], memoryview]:
-        """Read baskets; those that lie close together come in one piece."""
-        check_within(places, os.fstat(self._file).st_size)
-        fetched: dict[tuple[str, int], memoryview] = {}
-        position = 0
-        while position < len(places):
-            begin, size = places[position][:2]
-            end = begin + size
-            following = position + 1
-            while following < len(places):
-                seek, size = places[following][:2]
-                if seek - end > MAX_GAP or seek + size - begin > MAX_PIECE:
-                    break
-                end = max(end, seek + size)
-                following += 1
-            piece = memoryview(os.pread(self._file, end - begin, begin))
-            if len(piece) < end - begin:
-                raise ValueError(
-                    f"the file ends at byte {begin + len(piece)}, before a basket that reaches to byte {end}"
-                )
-            for seek, size, name, index in places[position:following]:
-                fetched[name, index] = piece[seek - begin : seek - begin + size]
-            position = following
-        return fetched
-
-
-def places_of(start: int, stop: int, branches: Mapping[str, BasketBranch]) -> list[Place]:
-    """Return where the baskets of some events and branches are, in the file's order."""
-    return sorted(
-        (int(branch.seek[i]), int(branch.size[i]), name, i)
-        for name, branch in branches.items()
-        for i in _baskets_of(branch, start, stop)
-    )
-
-
-def check_within(places: Sequence[Place], size: int) -> None:
-    """Refuse baskets that lie beyond the end of a file, before anything is allocated for them.
+    raw : mapping of Place to memoryview
+        The bytes at :func:`places_of` these events and branches.
+    start, stop : int
+        The events.
+    branches : mapping of str to BasketBranch
 
     Raises
     ------
     ValueError
-        If one does.
+        If a basket is not what the tree says of it, or is damaged.
     """
-    reach = max((seek + length for seek, length, _, _ in places), default=0)
-    if reach > size:
-        raise ValueError(f"the file ends at byte {size}, before a basket that reaches to byte {reach}")
+    columns = {}
+    for name, branch in branches.items():
+        numbers = _baskets_of(branch, start, stop)
+        try:
+            baskets = [raw[int(branch.seek[i]), int(branch.size[i])] for i in numbers]
+            columns[name] = _column(branch, baskets, numbers, start, stop)
+        except (ValueError, struct.error) as error:
+            raise ValueError(f"branch '{name}': {error}") from error
+    return columns
 
 
 def _baskets_of(branch: BasketBranch, start: int, stop: int) -> range:
@@ -242,52 +163,7 @@ def _decode(raw: memoryview, events: int) -> tuple[npt.NDArray[np.uint8], int, i
         raise ValueError("a basket's values end outside of it")
     if size - key_length == plain_size:
         return np.frombuffer(raw, np.uint8, plain_size, key_length), border, key_length
-    return _decompress(raw[key_length:], plain_size), border, key_length
-
-
-def _decompress(raw: memoryview, size: int) -> npt.NDArray[np.uint8]:
-    """Decompress ROOT's blocks, each with a header of 9 bytes: method, 2 × 3 bytes of sizes."""
-    blocks = []
-    position = total = 0
-    while position < len(raw):
-        if position + BLOCK_HEADER > len(raw):
-            raise ValueError("a compressed block is cut off")
-        packed = int.from_bytes(raw[position + 3 : position + 6], "little")
-        plain = int.from_bytes(raw[position + 6 : position + 9], "little")
-        blocks.append((bytes(raw[position : position + 2]), position + BLOCK_HEADER, packed, plain))
-        position += BLOCK_HEADER + packed
-        total += plain
-    # Compared before anything is allocated: a block says at most 16 MB, and needs bytes of the file to say it.
-    if position != len(raw) or total != size:
-        raise ValueError(
-            f"compressed blocks of {position} bytes for {total} do not fit a basket of {len(raw)} bytes for {size}"
-        )
-    data = np.empty(size, np.uint8)
-    into = data.data
-    filled = 0
-    for method, begin, packed, plain in blocks:
-        _decompress_block(method, raw[begin : begin + packed], into[filled : filled + plain])
-        filled += plain
-    return data
-
-
-def _decompress_block(method: bytes, packed: memoryview, out: memoryview) -> None:
-    if method == b"ZS":
-        written = cramjam.zstd.decompress_into(packed, out)
-    elif method == b"L4":
-        checksum, packed = bytes(packed[:8]), packed[8:]
-        if xxhash.xxh64_digest(packed) != checksum:
-            raise ValueError("the checksum of a compressed block is wrong")
-        written = cramjam.lz4.decompress_block_into(packed, out, output_len=len(out))
-    elif method in (b"ZL", b"XZ"):
-        plain = zlib.decompress(packed, bufsize=len(out)) if method == b"ZL" else lzma.decompress(packed)
-        written = len(plain)
-        if written == len(out):
-            out[:] = plain
-    else:
-        raise ValueError(f"a block is compressed by a method that is not known: {method!r}")
-    if written != len(out):
-        raise ValueError(f"a compressed block gave {written} bytes where its header says {len(out)}")
+    return decompress(raw[key_length:], plain_size), border, key_length
 
 
 def _offsets(

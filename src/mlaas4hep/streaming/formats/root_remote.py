@@ -1,7 +1,7 @@
-"""Remote ROOT files: the clients behind uproot, each with a limit on every wait, and baskets in few large requests.
+"""Remote ROOT files: the clients behind uproot, each with a limit on every wait, and their bytes in few large requests.
 
-The baskets of a run of clusters and the branches that are wanted are one vector read (over HTTP: a few ranges at the same time), and the next
-runs are asked for before the present one is decoded.
+The baskets or pages of a run of clusters and the branches that are wanted are one vector read (over HTTP: a few ranges at the same time), and the
+next runs are asked for before the present one is decoded.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 import queue
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from mlaas4hep.errors import MissingExtraError
-from mlaas4hep.streaming.formats.root_baskets import BasketBranch, Baskets, Place, check_within, places_of
+from mlaas4hep.streaming.formats.root_bytes import Place, check_within
 
-__all__ = ["RemoteBaskets", "drop_handle", "open_remote", "remote_options"]
+__all__ = ["RemoteBytes", "drop_handle", "open_remote", "remote_options"]
 
 XROOTD_SCHEMES = ("root://", "xroot://", "roots://", "xroots://")
 
@@ -41,8 +41,8 @@ MAX_PENDING = 4
 """Requests that may be under way or wait to be used."""
 
 
-class RemoteBaskets(Baskets):
-    """Baskets of a remote file.
+class RemoteBytes:
+    """Bytes of a remote file.
 
     Parameters
     ----------
@@ -61,27 +61,25 @@ class RemoteBaskets(Baskets):
         """Forget what was asked for."""
         self._pending.clear()
 
-    def prefetch(self, start: int, stop: int, branches: Mapping[str, BasketBranch]) -> None:
-        """Ask for the baskets of some events, if that was not done yet, and do not wait for them."""
-        places = tuple(places_of(start, stop, branches))
-        if places and places not in self._pending:
-            check_within(places, self._size)
-            self._pending[places] = self._ask(places)
+    def prefetch(self, places: Iterable[Place]) -> None:
+        """Ask for bytes, if that was not done yet, and do not wait for them."""
+        ordered = tuple(sorted(places))
+        if ordered and ordered not in self._pending:
+            self._pending[ordered] = self._ask(ordered)
             if len(self._pending) > MAX_PENDING:
                 self._pending.popitem(last=False)
 
-    def fetch(self, places: Sequence[Place]) -> dict[tuple[str, int], memoryview]:
-        """Return the bytes of baskets, by branch and number."""
-        chunks = self._pending.pop(tuple(places), None)
-        if chunks is None:
-            check_within(places, self._size)
-            chunks = self._ask(places)
-        return {
-            (name, index): memoryview(chunk.raw_data) for (_, _, name, index), chunk in zip(places, chunks, strict=True)
-        }
+    def fetch(self, places: Iterable[Place]) -> dict[Place, memoryview]:
+        """Return the bytes at some places; waits for them."""
+        ordered = tuple(sorted(places))
+        chunks = self._pending.pop(ordered, None) or self._ask(ordered)
+        return {place: memoryview(chunk.raw_data) for place, chunk in zip(ordered, chunks, strict=True)}
 
     def _ask(self, places: Sequence[Place]) -> list[Any]:
-        ranges = [(seek, seek + length) for seek, length, _, _ in places]
+        check_within(places, self._size)
+        if not places:
+            return []
+        ranges = [(seek, seek + length) for seek, length in places]
         chunks: list[Any] = self._source.chunks(ranges, queue.Queue())
         return chunks
 
