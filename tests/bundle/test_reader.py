@@ -114,7 +114,7 @@ def replace_file(folder, file, data):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"version": 2}, "must be version 1"),
+        ({"version": 3}, "must be version 1 or 2"),
         ({"features": [{"branch": "MET_pt"}]}, "damaged"),
         ({"features": 3}, "damaged"),
         (

@@ -68,7 +68,7 @@ def test_only_training_events_count(write_tree: Any) -> None:
 
 def test_what_cannot_be_is_said(dataset: mlaas4hep.Dataset) -> None:
     with pytest.raises(
-        SettingError, match="setting 'normalisation' must be one of minmax, standard, robust, none; got 'zscore'"
+        SettingError, match="setting 'normalisation' must be one of minmax, standard, robust, log, none; got 'zscore'"
     ):
         dataset.specs.make_encoding("zscore")
     description = {

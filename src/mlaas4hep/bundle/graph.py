@@ -67,7 +67,7 @@ def complete_graph(framework_graph: bytes, encoding: Encoding, output: Output, c
         is one, the mask, bool of the same shape and True where absent. Its only output has the shape ``[batch]``,
         ``[batch, 1]`` or ``[batch, classes]``; for a reconstruction ``[batch, width]``.
     encoding : Encoding
-        Shift and scale of each place.
+        Shift, scale, logarithm and clip of each place.
     output : Output
         What that output is.
     classes : int
@@ -79,7 +79,7 @@ def complete_graph(framework_graph: bytes, encoding: Encoding, output: Output, c
         ONNX model with input ``features``, float32 ``[batch, width]``, where whatever is not finite counts as absent,
         and output ``probabilities``, float32 ``[batch, classes]``, or for a reconstruction ``values``, float32
         ``[batch, 1]``. ``batch`` is free. The scaled values are those of :meth:`Encoding.scale_raw` to the bit (ONNX
-        Runtime's Where gives 0 for -0).
+        Runtime's Where gives 0 for -0), or to the last bit where there is a logarithm.
 
     Raises
     ------
@@ -113,9 +113,16 @@ def complete_graph(framework_graph: bytes, encoding: Encoding, output: Output, c
     columns = 1 if output is Output.RECONSTRUCTION else classes
     tail.nodes[-1].output[0] = output_name(output)
 
+    low, high = encoding.clips or (None, None)
     constants = {
         "shift": encoding.shifts,
         "scale": encoding.scales,
+        "logarithmic": encoding.logarithmic,
+        "log_shift": encoding.log_shifts,
+        "log_scale": encoding.log_scales,
+        "one_double": np.float64(1),
+        "low": low,
+        "high": high,
         "largest": np.float32(np.finfo(np.float32).max),
         "zero": np.float32(0),
         "one": np.float32(1),
@@ -167,6 +174,7 @@ def _scaling(encoding: Encoding, inputs: list[str], consumed: Iterable[str]) -> 
     ``|raw| <= largest float`` is False for NaN and for both infinities: two operators where IsNaN, IsInf and Or would
     be three.
     """
+    from onnx import TensorProto
     from onnx.helper import make_node
 
     nodes = [
@@ -174,8 +182,23 @@ def _scaling(encoding: Encoding, inputs: list[str], consumed: Iterable[str]) -> 
         make_node("LessOrEqual", ["size", "largest"], ["present"]),
         make_node("Sub", [FEATURES, "shift"], ["shifted"]),
         make_node("Mul", ["shifted", "scale"], ["scaled"]),
-        make_node("Where", ["present", "scaled", "zero"], [inputs[0]]),
     ]
+    scaled = _Chain(nodes, "scaled")
+    if encoding.logarithmic.any():
+        # In double precision, as the kernel does it: the logarithms of two libraries differ in the last bits of a float.
+        scaled.add("Max", "zero")
+        scaled.add("Cast", to=TensorProto.DOUBLE)
+        scaled.add("Add", "one_double")
+        scaled.add("Log")
+        scaled.add("Sub", "log_shift")
+        scaled.add("Mul", "log_scale")
+        scaled.add("Cast", to=TensorProto.FLOAT)
+        if not encoding.logarithmic.all():
+            scaled.add("Where", "scaled", first="logarithmic")
+    if encoding.clips is not None:
+        scaled.add("Max", "low")
+        scaled.add("Min", "high")
+    nodes.append(make_node("Where", ["present", scaled.last, "zero"], [inputs[0]]))
     if len(inputs) == 2 and inputs[1] in consumed:
         nodes.append(make_node("Not", ["present"], [inputs[1]]))
     return nodes

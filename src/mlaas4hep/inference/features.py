@@ -51,11 +51,13 @@ class _Plan:
     """Where the values of one tuple of names go.
 
     ``places`` is the place of each name in the vector. ``widths`` is None when every name takes one value; otherwise it has the number of places
-    for a whole branch and 0 for a single place. ``order`` is the name of each place, where every place has one.
+    for a whole branch and 0 for a single place, and ``strides`` the distance between two of its places. ``order`` is the name of each place, where
+    every place has one.
     """
 
     places: npt.NDArray[np.intp]
     widths: tuple[int, ...] | None
+    strides: tuple[int, ...]
     order: npt.NDArray[np.intp] | None
 
 
@@ -115,9 +117,7 @@ class FeatureReader:
                 raise FeatureError(
                     f"model '{self.model}' does not say how its values are scaled; 'normalised' cannot be used"
                 )
-            # In float64, so that scaling in the graph gives back the value that was sent to the last bits of a float32.
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                values = (values / self.encoding.scales.astype(np.float64) + self.encoding.shifts).astype(np.float32)
+            values = self.encoding.unscale(values)
         return Rows(values, cut)
 
     def _positional(self, rows: Sequence[Sequence[Any]]) -> Float32:
@@ -145,11 +145,13 @@ class FeatureReader:
         dense, cut = [], 0
         for row in rows:
             line: list[Any] = [nan] * self.encoding.width
-            for key, place, width, value in zip(keys, plan.places.tolist(), plan.widths, row, strict=True):
+            for key, place, width, step, value in zip(
+                keys, plan.places.tolist(), plan.widths, plan.strides, row, strict=True
+            ):
                 if not width:
                     line[place] = value
                 elif isinstance(value, list):
-                    line[place : place + min(width, len(value))] = value[:width]
+                    line[place : place + min(width, len(value)) * step : step] = value[:width]
                     cut += max(0, len(value) - width)
                     if len(value) > width:
                         self._numbers(None, [value[width:]], name=key)
@@ -227,6 +229,7 @@ class FeatureReader:
         )
         targets: list[int] = []
         widths: list[int] = []
+        strides: list[int] = []
         owner: dict[int, str] = {}
         problems: list[str] = []
         for key in keys:
@@ -237,13 +240,14 @@ class FeatureReader:
                 problems.append(self._unknown(key))
                 continue
             width = feature.width if feature is not None and whole else 0
-            for taken in range(place, place + max(width, 0 if whole else 1)):
+            for taken in self.encoding.places(key) if whole else (place,):
                 if taken in owner:
                     problems.append(f"given twice: {quoted(dict.fromkeys((owner[taken], key)))}")
                     break
                 owner[taken] = key
             targets.append(place)
-            widths.append(width if whole else 0)
+            widths.append(width)
+            strides.append(self.encoding.strides[key] if whole else 1)
         missing = [
             branch
             for branch, feature in features.items()
@@ -255,7 +259,7 @@ class FeatureReader:
             more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise FeatureError(f"model '{self.model}' needs {len(features)} features; {'; '.join(problems[:4])}{more}")
         order = np.argsort(targets) if len(targets) == self.encoding.width and not any(widths) else None
-        return _Plan(np.array(targets, np.intp), tuple(widths) if any(widths) else None, order)
+        return _Plan(np.array(targets, np.intp), tuple(widths) if any(widths) else None, tuple(strides), order)
 
     def _unknown(self, key: str) -> str:
         assert self.encoding is not None  # noqa: S101 - called with an encoding only

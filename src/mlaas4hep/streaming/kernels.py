@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STATISTICS", "count_bins", "encode_rows", "summarise"]
+__all__ = ["STATISTICS", "count_bins", "encode_rows", "order_objects", "summarise"]
 
 STATISTICS = 6
 """Length of what :func:`summarise` fills: finite values, smallest, largest, mean, sum of squared deviations, values that are not finite."""
@@ -19,6 +19,7 @@ STATISTICS = 6
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Boolean = npt.NDArray[np.bool_]
+Further = tuple[Int64, Boolean, npt.NDArray[np.float64], Float32]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -127,6 +128,60 @@ def count_bins(bits: npt.NDArray[np.uint32], offsets: Int64, chosen: Boolean, co
 
 
 @numba.njit(nogil=True, cache=True)
+def order_objects(key: npt.NDArray[np.float64], offsets: Int64, descending: bool) -> Int64:
+    """Order the objects of each event by a value of theirs.
+
+    Equal ones stay in their order; those whose key is NaN come last.
+
+    Parameters
+    ----------
+    key : float64 array of shape ``[values]``
+    offsets : int64 array of shape ``[events + 1]``
+        Event ``i`` holds the objects ``offsets[i] … offsets[i + 1] - 1``.
+    descending : bool
+        Whether the largest key comes first.
+
+    Returns
+    -------
+    int64 array of shape ``[values]``
+        For each position, the object that comes to stand there.
+    """
+    order = np.arange(key.size)
+    # NaN is behind every number in both directions, since numbers are compared in one only.
+    rank = np.empty_like(key)
+    for position in range(key.size):
+        value = -key[position] if descending else key[position]
+        rank[position] = np.inf if np.isnan(value) else value
+    for event in range(offsets.size - 1):
+        start, stop = offsets[event], offsets[event + 1]
+        if stop - start > 64:
+            # Inserting takes the square of the length: not for lists that may have any.
+            sorted_rank = rank[start:stop]
+            nan = np.isnan(key[start:stop])
+            inner = np.argsort(sorted_rank, kind="mergesort")
+            front = start
+            for wanted in (False, True):
+                for place in inner:
+                    if nan[place] == wanted:
+                        order[front] = start + place
+                        front += 1
+            continue
+        for position in range(start + 1, stop):
+            moving = order[position]
+            value, is_nan = rank[moving], np.isnan(key[moving])
+            place = position
+            while place > start:
+                before = order[place - 1]
+                if rank[before] > value or (rank[before] == value and np.isnan(key[before]) and not is_nan):
+                    order[place] = before
+                    place -= 1
+                else:
+                    break
+            order[place] = moving
+    return order
+
+
+@numba.njit(nogil=True, cache=True)
 def encode_rows(
     content: Float32,
     starts: Int64,
@@ -136,11 +191,13 @@ def encode_rows(
     width: Int64,
     shift: Float32,
     scale: Float32,
+    further: Further | None,
     rows: Int64,
     destinations: Int64,
     x: Float32,
     mask: npt.NDArray[np.uint8],
     absent: float,
+    counts: Int64,
 ) -> int:
     """Select events, scale, pad and mask them in one pass, each into its row of a block.
 
@@ -157,7 +214,14 @@ def encode_rows(
     first_place, width : int64 array of shape ``[features]``
         First place and number of places of each feature.
     shift, scale : float32 array of shape ``[features]``
-        The scaled value is ``(value - shift) * scale``.
+        The scaled value is ``u = (value - shift) * scale``.
+    further : tuple of arrays, or None
+        What most vectors do without, and then does not cost them anything, since the kernel is compiled for each of the two cases:
+
+        - int64 ``[features]``, the distance from one place of a feature to the next;
+        - bool ``[features]``, whether ``(log(1 + max(0, u)) - log_shift) * log_scale`` follows;
+        - float64 ``[features, 2]``, its ``log_shift`` and ``log_scale``;
+        - float32 ``[features, 2]``, the smallest and the largest value after that.
     rows : int64 array of shape ``[n]``
         Events to take.
     destinations : int64 array of shape ``[n]``
@@ -168,6 +232,8 @@ def encode_rows(
         Filled with 1 where absent, 0 where there is a value.
     absent : float
         What ``x`` holds where absent.
+    counts : int64 array of shape ``[features]``
+        Added to: values that were cut off.
 
     Returns
     -------
@@ -193,13 +259,28 @@ def encode_rows(
                 count = offsets[row + 1, which] - offsets[row, which]
                 if count > width[feature]:
                     cut += count - width[feature]
+                    counts[feature] += count - width[feature]
                     count = width[feature]
             place = first_place[feature]
             minus = shift[feature]
             times = scale[feature]
-            for position in range(count):
-                value = content[begin + position]
-                if np.isfinite(value):
-                    to_x[place + position] = (value - minus) * times
-                    to_mask[place + position] = 0
+            if further is None:
+                for position in range(count):
+                    value = content[begin + position]
+                    if np.isfinite(value):
+                        to_x[place + position] = (value - minus) * times
+                        to_mask[place + position] = 0
+            else:
+                strides, is_log, logarithms, clips = further
+                low, high = clips[feature]
+                for position in range(count):
+                    value = content[begin + position]
+                    if np.isfinite(value):
+                        scaled = (value - minus) * times
+                        if is_log[feature]:
+                            log = np.log1p(np.float64(scaled)) if scaled > 0 else 0.0
+                            scaled = np.float32((log - logarithms[feature, 0]) * logarithms[feature, 1])
+                        to_x[place] = low if scaled < low else high if scaled > high else scaled
+                        to_mask[place] = 0
+                    place += strides[feature]
     return cut

@@ -5,43 +5,76 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
 
 from mlaas4hep.errors import SettingError
+from mlaas4hep.streaming.encoding import Transform
 from mlaas4hep.streaming.statistics import BranchStatistics
 
-__all__ = ["NORMALISATIONS", "Normalisation", "chosen_normalisation", "scaling"]
+__all__ = ["NORMALISATIONS", "Normalisation", "Scaling", "chosen_normalisation", "scaling"]
 
 Normalisation = str | Mapping[str, str]
 """One name for all branches, or name or pattern of branches → name; what no pattern matches is ``minmax``."""
 
-Scaling = tuple[float, float]
-"""Shift and scale: the scaled value is ``(value - shift) * scale``."""
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
-UNCHANGED: Scaling = (0.0, 1.0)
+
+class Scaling(NamedTuple):
+    """How the values of a branch are scaled, as :class:`~mlaas4hep.streaming.encoding.Feature` says it."""
+
+    shift: float = 0.0
+    scale: float = 1.0
+    transform: Transform = "linear"
+    log_shift: float = 0.0
+    log_scale: float = 1.0
+
+
+UNCHANGED = Scaling()
+
+
+def _inverse(width: float) -> float | None:
+    """Return what makes a width 1, or None where float32 holds no such factor: it is 0, or almost."""
+    return 1.0 / width if width > 2 / FLOAT32_MAX else None
 
 
 def _minmax(found: BranchStatistics) -> Scaling:
     low, high = found.range
-    return (low, 1.0 / (high - low)) if high > low else UNCHANGED
+    return Scaling(low, 1.0 / (high - low)) if high > low else UNCHANGED
 
 
 def _standard(found: BranchStatistics) -> Scaling:
     spread = math.sqrt(found.variance)
     # A constant has a spread of rounding errors at most.
-    return (found.mean, 1.0 / spread) if spread > 1e-7 * abs(found.mean) else (found.mean, 1.0)
+    return Scaling(found.mean, 1.0 / spread if spread > 1e-7 * abs(found.mean) else 1.0)
 
 
 def _robust(found: BranchStatistics) -> Scaling:
     if not found.quantiles:
         return UNCHANGED
     median, below, above = (found.quantiles[level] for level in (0.5, 0.16, 0.84))
-    return (median, 2.0 / (above - below)) if above > below else (median, 1.0)
+    return Scaling(median, (_inverse(above - below) or 0.5) * 2.0)
+
+
+def _log(found: BranchStatistics) -> Scaling:
+    if not found.quantiles:
+        return UNCHANGED
+    low = found.minimum
+    median, below, above = (found.quantiles[level] for level in (0.5, 0.16, 0.84))
+    # Where half of the values are the smallest one, the mean stands for the unit.
+    scale = _inverse(median - low) or _inverse(found.mean - low)
+    if scale is None:
+        return Scaling(low)
+    middle, lower, upper = (math.log1p((value - low) * scale) for value in (median, below, above))
+    return Scaling(low, scale, "log", middle, (_inverse(upper - lower) or 0.5) * 2.0)
 
 
 NORMALISATIONS: Mapping[str, Callable[[BranchStatistics], Scaling]] = {
     "minmax": _minmax,
     "standard": _standard,
     "robust": _robust,
+    "log": _log,
     "none": lambda found: UNCHANGED,
 }
 """Name → function.
@@ -49,12 +82,16 @@ NORMALISATIONS: Mapping[str, Callable[[BranchStatistics], Scaling]] = {
 - ``minmax``: range to 0 … 1, as the original does; a constant is unchanged.
 - ``standard``: mean to 0, standard deviation to 1; a constant becomes 0.
 - ``robust``: median to 0, half the width of the central 68 % to 1; for branches with long tails.
+- ``log``: the same of the logarithm of ``1 + (value - minimum) / (median - minimum)``, which does not depend on the unit; for momenta and
+  energies. Where minimum and median are one, the mean takes the median's place; a constant becomes 0.
 - ``none``: unchanged.
 """
 
+FROM_QUANTILES = ("robust", "log")
+
 
 def scaling(kind: str, found: BranchStatistics) -> Scaling:
-    """Return shift and scale of a branch.
+    """Return how a branch is scaled.
 
     Parameters
     ----------
@@ -63,13 +100,22 @@ def scaling(kind: str, found: BranchStatistics) -> Scaling:
     found : BranchStatistics
         Of the branch, over training events.
 
+    Raises
+    ------
+    SettingError
+        If the statistics have no quantiles and these are needed: they were read from files and merged.
+
     Examples
     --------
     >>> scaling("minmax", BranchStatistics(count=2, minimum=10.0, maximum=14.0, mean=12.0, squares=8.0))
-    (10.0, 0.25)
-    >>> scaling("standard", BranchStatistics(count=2, minimum=10.0, maximum=14.0, mean=12.0, squares=8.0))
+    Scaling(shift=10.0, scale=0.25, transform='linear', log_shift=0.0, log_scale=1.0)
+    >>> scaling("standard", BranchStatistics(count=2, minimum=10.0, maximum=14.0, mean=12.0, squares=8.0))[:2]
     (12.0, 0.5)
     """
+    if kind in FROM_QUANTILES and found.stored_quantiles is None:
+        raise SettingError(
+            "normalisation", "one that needs no quantiles with statistics that have none (of merged files)", kind
+        )
     return NORMALISATIONS[kind](found)
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlaas4hep.atomic import write_atomically
-from mlaas4hep.errors import SettingError, SourceError
+from mlaas4hep.errors import SourceError, quoted
 from mlaas4hep.streaming.encoding import Encoding, Feature
-from mlaas4hep.streaming.normalisation import Normalisation, chosen_normalisation, scaling
+from mlaas4hep.streaming.formats.base import ColumnType
+from mlaas4hep.streaming.normalisation import Normalisation
 from mlaas4hep.streaming.statistics import BranchStatistics
+from mlaas4hep.streaming.vector import VectorSettings, encoding_from
 
 __all__ = ["BranchRanges", "Specs", "merge_specs"]
 
@@ -127,29 +129,29 @@ class Specs:
         """The original's event vector, min-max scaled, from training events only."""
         return self.train.encoding(self.flat, self.jagged)
 
-    def make_encoding(self, normalisation: Normalisation) -> Encoding:
-        """Return the event vector with another scaling, from training events only.
+    def make_encoding(
+        self,
+        settings: VectorSettings | Normalisation = VectorSettings(),  # noqa: B008 - it is frozen
+        columns: Mapping[str, ColumnType] | None = None,
+    ) -> Encoding:
+        """Return the event vector as it is wanted, from training events only.
 
         Parameters
         ----------
-        normalisation : str or mapping
-            Name, or pattern of branches → name, of :data:`~mlaas4hep.streaming.normalisation.NORMALISATIONS`.
+        settings : VectorSettings, str or mapping
+            What the vector shall be, or only its normalisation: a name, or pattern of branches → name, of
+            :data:`~mlaas4hep.streaming.normalisation.NORMALISATIONS`.
+        columns : mapping of str to ColumnType, optional
+            Further branches of the files, among which are counters and what objects are ordered by.
 
         Raises
         ------
         SettingError
-            If there is no such normalisation, or the specs are a file of the original, which knows ranges only.
+            If the settings do not fit the data, or need more than ranges and the specs are a file of the original, which knows ranges only.
         """
-        features = []
-        for feature in self.encoding.features:
-            kind = chosen_normalisation(normalisation, feature.branch)
-            if kind != "minmax":
-                if feature.branch not in self.train_statistics:
-                    raise SettingError("normalisation", "'minmax' with specs that hold nothing but ranges", kind)
-                shift, scale = scaling(kind, self.train_statistics[feature.branch])
-                feature = replace(feature, shift=shift, scale=scale)  # noqa: PLW2901
-            features.append(feature)
-        return Encoding(tuple(features))
+        if not isinstance(settings, VectorSettings):
+            settings = VectorSettings(normalisation=settings)
+        return encoding_from(self, settings, columns)
 
     def mismatch(self, source: Mapping[str, Any]) -> str | None:
         """Return why these specs are not those of another source, or None if they are.
@@ -157,7 +159,7 @@ class Specs:
         Parameters
         ----------
         source : mapping
-            As :meth:`mlaas4hep.Dataset.describe` gives it.
+            As :meth:`mlaas4hep.Dataset.describe` gives it. Every key counts; one that says nothing (None, or empty) may as well be missing.
         """
         if not self.source:
             files = {entry["path"]: entry["entries"] for entry in source["files"]}
@@ -166,17 +168,10 @@ class Specs:
             if sorted((*self.flat, *self.jagged)) != sorted(source["features"]):
                 return "its features are others"
             return None
-        for key, what in (
-            ("tree", "its tree"),
-            ("features", "its features"),
-            ("split", "its split"),
-            ("identifiers", "its identifiers"),
-        ):
-            if self.source.get(key) != source[key]:
-                return f"{what} {'are' if what.endswith('s') else 'is'} another: {self.source.get(key)!r}, here {source[key]!r}"
-        known = [(entry["uuid"], entry["entries"]) for entry in self.source["files"]]
-        here = [(entry["uuid"], entry["entries"]) for entry in source["files"]]
-        return None if known == here else "its files or their numbers of events are others"
+        reasons = (
+            _difference(key, self.source.get(key), source.get(key)) for key in dict.fromkeys((*source, *self.source))
+        )
+        return next((reason for reason in reasons if reason), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the original's format with our keys, as plain values for JSON."""
@@ -295,13 +290,50 @@ def _statistics(description: Mapping[str, Any]) -> dict[str, BranchStatistics]:
             float(description["minv"][name]) if found["count"] else float("inf"),
             float(description["maxv"][name]) if found["count"] else float("-inf"),
             float(found["mean"]),
-            float(found["std"]) ** 2 * int(found["count"]),
+            float(found.get("squares", float(found["std"]) ** 2 * int(found["count"]))),
             int(found["not_finite"]),
             int(widths.get(name, 1)),
-            stored_quantiles={float(level): float(value) for level, value in found.get("quantiles", {}).items()},
+            stored_quantiles=None
+            if found.get("quantiles") is None
+            else {float(level): float(value) for level, value in found["quantiles"].items()},
         )
         for name, found in description.get("statistics", {}).items()
     }
+
+
+def _difference(key: str, known: Any, here: Any) -> str | None:
+    """Return what is other than here about one key of a source, or None."""
+    if key == "files":
+        mine = [(entry["uuid"], entry["entries"]) for entry in known or ()]
+        theirs = [(entry["uuid"], entry["entries"]) for entry in here or ()]
+        return None if mine == theirs else _other_files(known or (), here or ())
+    # What travelled through JSON has lists for tuples.
+    if json.loads(json.dumps(known)) == json.loads(json.dumps(here)) or not (known or here):
+        return None
+    verb = "are" if key.endswith("s") else "is"
+    if isinstance(known, Sequence) and isinstance(here, Sequence) and not isinstance(known, str):
+        gone, new = ([name for name in one if name not in other] for one, other in ((known, here), (here, known)))
+        if gone or new:
+            parts = [f"{quoted(names)} only {where}" for names, where in ((gone, "there"), (new, "here")) if names]
+            return f"its {key} {verb} another: {'; '.join(parts)}"
+    return f"its {key} {verb} another: {_shown(known)}, here {_shown(here)}"
+
+
+def _other_files(known: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]) -> str:
+    reason = "its files or their numbers of events are others"
+    if len(known) != len(here):
+        return f"{reason}: {len(known)} files, here {len(here)}"
+    for mine, theirs in zip(known, here, strict=True):
+        if mine["uuid"] != theirs["uuid"]:
+            return f"{reason}: {theirs['path']} has uuid {theirs['uuid']}, there it was {mine['uuid']} ({mine['path']})"
+        if mine["entries"] != theirs["entries"]:
+            return f"{reason}: {theirs['path']} has {theirs['entries']} events, there it had {mine['entries']}"
+    return reason
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _what_is_wrong(error: Exception) -> str:

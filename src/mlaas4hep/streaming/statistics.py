@@ -36,8 +36,8 @@ class BranchStatistics:
         Values of the longest event; 1 for a flat branch.
     sketch : QuantileSketch
         Counts from which quantiles follow; empty when the statistics come from a file.
-    stored_quantiles : mapping of float to float
-        Level → quantile, when the statistics come from a file.
+    stored_quantiles : mapping of float to float, or None
+        Level → quantile, when the statistics come from a file; None where quantiles cannot be known, since such statistics were merged.
 
     Examples
     --------
@@ -55,12 +55,13 @@ class BranchStatistics:
     not_finite: int = 0
     widest: int = 0
     sketch: QuantileSketch = field(default_factory=QuantileSketch)
-    stored_quantiles: Mapping[float, float] = field(default_factory=dict)
+    stored_quantiles: Mapping[float, float] | None = field(default_factory=dict)
 
     def __add__(self, other: BranchStatistics) -> BranchStatistics:
         count = self.count + other.count
         difference = other.mean - self.mean
         share = other.count / count if count else 0.0
+        lost = self._without_bins or other._without_bins
         return BranchStatistics(
             count,
             min(self.minimum, other.minimum),
@@ -69,14 +70,20 @@ class BranchStatistics:
             self.squares + other.squares + difference * difference * self.count * share,
             self.not_finite + other.not_finite,
             max(self.widest, other.widest),
-            self.sketch + other.sketch,
+            QuantileSketch() if lost else self.sketch + other.sketch,
+            None if lost else {},
         )
 
     @property
+    def _without_bins(self) -> bool:
+        """Whether there are, or were, quantiles but nothing to merge them from."""
+        return self.stored_quantiles is None or (bool(self.stored_quantiles) and not len(self.sketch.bins))
+
+    @property
     def quantiles(self) -> Mapping[float, float]:
-        """Level → quantile for each of :data:`~mlaas4hep.streaming.sketch.LEVELS`, within 1/256 of itself; empty where there is no value."""
+        """Level → quantile for each of :data:`~mlaas4hep.streaming.sketch.LEVELS`, within 1/256 of itself; empty where none is known."""
         if not len(self.sketch.bins):
-            return self.stored_quantiles
+            return self.stored_quantiles or {}
         return {level: min(max(self.sketch.quantile(level), self.minimum), self.maximum) for level in LEVELS}
 
     @property
@@ -90,13 +97,16 @@ class BranchStatistics:
         return (self.minimum, self.maximum) if self.count else (0.0, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return count, mean, standard deviation, number of values that are not finite, and quantiles, as plain values for JSON."""
+        """Return count, mean, standard deviation and the squares behind it, number of values that are not finite, and quantiles, for JSON."""
         return {
             "count": self.count,
             "mean": self.mean,
             "std": math.sqrt(self.variance),
+            "squares": self.squares,
             "not_finite": self.not_finite,
-            "quantiles": {str(level): value for level, value in self.quantiles.items()},
+            "quantiles": None
+            if self.stored_quantiles is None
+            else {str(level): value for level, value in self.quantiles.items()},
         }
 
 
