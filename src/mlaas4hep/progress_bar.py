@@ -27,7 +27,9 @@ class Advance(Protocol):
         """Take note of the events done and of all, and of the bytes read so far; 0 where they are not counted."""
 
 
-def describe_progress(description: str, done: int, total: int, nbytes: int, seconds: float) -> str:
+def describe_progress(
+    description: str, done: int, total: int, nbytes: int, seconds: float, unit: str = "events"
+) -> str:
     """Return the state of a pass in one line.
 
     Examples
@@ -38,7 +40,7 @@ def describe_progress(description: str, done: int, total: int, nbytes: int, seco
     rate = done / seconds
     speed = f", {nbytes / 1e6 / seconds:.1f} MB/s" if nbytes else ""
     left = f", {(total - done) / rate:.0f} s left" if rate else ""
-    return f"{description}: {done:,} of {total:,} events ({100 * done // max(total, 1)} %), {rate:,.0f} events/s{speed}{left}"
+    return f"{description}: {done:,} of {total:,} {unit} ({100 * done // max(total, 1)} %), {rate:,.0f} {unit}/s{speed}{left}"
 
 
 def rate_column() -> ProgressColumn:
@@ -52,7 +54,8 @@ def rate_column() -> ProgressColumn:
         def render(self, task: Task) -> Text:
             """Return the rate as text."""
             speed = task.finished_speed or task.speed or 0.0
-            shown = f"{speed / 1000:,.0f} k events/s" if speed >= 10_000 else f"{speed:,.0f} events/s"
+            unit = task.fields.get("unit", "events")
+            shown = f"{speed / 1000:,.0f} k {unit}/s" if speed >= 10_000 else f"{speed:,.0f} {unit}/s"
             nbytes = task.fields.get("nbytes", 0)
             if nbytes and task.completed:
                 shown += f"  {nbytes / task.completed * speed / 1e6:,.1f} MB/s"
@@ -88,7 +91,7 @@ def event_bar(output: TextIO, *columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def event_progress(description: str, output: TextIO | None = None) -> Iterator[Advance]:
+def event_progress(description: str, output: TextIO | None = None, unit: str = "events") -> Iterator[Advance]:
     """Show how a pass over events goes on, until the end of a ``with`` block.
 
     Parameters
@@ -97,6 +100,8 @@ def event_progress(description: str, output: TextIO | None = None) -> Iterator[A
         What is done.
     output : text file, optional
         Where to; standard error when not given.
+    unit : str
+        What is counted.
 
     Yields
     ------
@@ -106,7 +111,7 @@ def event_progress(description: str, output: TextIO | None = None) -> Iterator[A
     output = output or sys.stderr
     if output.isatty():
         with event_bar(output) as bar:
-            task = bar.add_task(description, total=None, nbytes=0)
+            task = bar.add_task(description, total=None, nbytes=0, unit=unit)
 
             def show(done: int, total: int, nbytes: int = 0) -> None:
                 bar.update(task, completed=done, total=total, nbytes=nbytes)
@@ -121,6 +126,6 @@ def event_progress(description: str, output: TextIO | None = None) -> Iterator[A
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            print(describe_progress(description, done, total, nbytes, now - started), file=output, flush=True)
+            print(describe_progress(description, done, total, nbytes, now - started, unit), file=output, flush=True)
 
     yield write

@@ -107,14 +107,14 @@ def _show_on_terminal(inspection: Inspection, names: Sequence[str]) -> None:
     cells = {column.title: [column.cell(inspection.branches[name]) for name in names] for column in COLUMNS}
     widths = {title: max(len(title), *map(len, column), 0) for title, column in cells.items()}
     # Two spaces stand between two columns; the picture and the name are always there.
-    room = console.width - SPARK_BINS - 2 - min(longest, 26)
+    room = console.width - SPARK_BINS - 3 - min(longest, 26)
     kept = sorted(COLUMNS, key=lambda column: column.goes)
     while kept and sum(widths[column.title] + 2 for column in kept) > room:
         kept.pop()
     shown = [column for column in COLUMNS if column in kept]
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    name_width = console.width - SPARK_BINS - 2 - sum(widths[column.title] + 2 for column in shown)
+    name_width = console.width - SPARK_BINS - 3 - sum(widths[column.title] + 2 for column in shown)
     table.add_column("branch", no_wrap=True, overflow="ellipsis", width=max(8, min(longest, name_width)))
     for column in shown:
         justify: Literal["left", "right"] = "left" if column.title == "type" else "right"

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
+from mlaas4hep.errors import SettingError
 from mlaas4hep.progress_bar import event_progress as progress_of_events
 
-__all__ = ["Stopwatch", "heading", "on_terminal", "printable", "progress_of_events", "show_table"]
+__all__ = [
+    "Stopwatch",
+    "heading",
+    "on_terminal",
+    "printable",
+    "progress_of_events",
+    "reporting_write_errors",
+    "show_table",
+]
 
 
 def on_terminal() -> bool:
@@ -82,3 +93,20 @@ class Stopwatch:
     def seconds(self) -> float:
         """Seconds so far; never 0, so that rates can be divided by it."""
         return max(time.perf_counter() - self._start, 1e-9)
+
+
+@contextmanager
+def reporting_write_errors(option: str, path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one line that names the option and the path.
+
+    Raises
+    ------
+    SettingError
+        In place of an ``OSError``.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SettingError(option, f"a place that can be written ({error.strerror or error})", str(path)) from error

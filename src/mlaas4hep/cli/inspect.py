@@ -86,7 +86,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(arguments: argparse.Namespace, found: Inspection) -> list[str]:
     """Write the page and the histograms that were asked for; return their names."""
-    return []
+    from mlaas4hep.cli.console import progress_of_events, reporting_write_errors
+
+    written = []
+    if arguments.html:
+        from mlaas4hep.atomic import write_atomically
+        from mlaas4hep.streaming.inspection.page import report_page
+
+        with reporting_write_errors("html", arguments.html):
+            write_atomically(arguments.html, report_page(found).encode())
+        written.append(str(arguments.html))
+    if arguments.hists:
+        from mlaas4hep.streaming.inspection.plots import draw_histograms
+
+        with (
+            reporting_write_errors("hists", arguments.hists),
+            progress_of_events("Drawing", unit="branches") as progress,
+        ):
+            draw_histograms(found, arguments.hists, arguments.format, progress=progress)
+        written.append(str(arguments.hists))
+    return written
 
 
 def _show_files(found: Inspection) -> None:

@@ -16,17 +16,20 @@ import numpy.typing as npt
 
 __all__ = ["MAX_OCCUPIED", "BinCounts", "Histogram", "count_values"]
 
-MAX_OCCUPIED = 1024
+MAX_OCCUPIED = 2048
 """Occupied bins of a branch at most: enough that any stretch that holds most of the values can be drawn."""
 
 SHOWN = 60
-"""Bins of a drawn histogram at most."""
+"""Bins of a drawn histogram at most; at least two thirds of it, where the values can be told apart so well."""
 
 WHOLE_SHOWN = 80
 """Whole numbers that get a bin each at most."""
 
 FEW = 64
 """Where fewer bins of a first try are occupied, the try may have been too coarse."""
+
+FAR = 2.5
+"""Of a range that is so many times that of the central 99 %, the tails are counted and not drawn."""
 
 DENSE = 2**18
 FINEST = -1000
@@ -132,6 +135,14 @@ class BinCounts:
         np.add.at(counts, place, self.counts)
         return Histogram(edges, counts[1:-1].copy(), int(counts[0]), int(counts[-1]))
 
+    def quantile(self, level: float) -> float:
+        """Return the middle of the bin below which a share ``level`` of the values lies; NaN where there is no value."""
+        if not len(self.bins):
+            return math.nan
+        upto = np.cumsum(self.counts)
+        place = min(int(np.searchsorted(upto, level * upto[-1], side="right")), len(upto) - 1)
+        return math.ldexp(float(self.bins[place]) + 0.5, self.exponent)
+
     def edges(self, *, whole: bool = False) -> npt.NDArray[np.float64]:
         """Choose edges that show where the values are: all of them, or without far tails that would leave one bin for the rest.
 
@@ -150,7 +161,7 @@ class BinCounts:
         if whole and self.exponent <= 0:
             least, most = low >> -self.exponent, high >> -self.exponent
             if most - least < WHOLE_SHOWN:
-                return np.arange(least, most + 2) - 0.5
+                return np.arange(least, most + 2, dtype=np.float64) - 0.5
             low, high, unit = least, most, 0
         else:
             unit = self.exponent
@@ -159,7 +170,7 @@ class BinCounts:
             middle = math.ldexp(float(low), unit)
             half = max(0.5, abs(middle) / 100)
             return np.array([middle - half, middle + half])
-        step = -(-(high - low + 1) // SHOWN)
+        step = _step(high - low + 1)
         numbers = low + step * np.arange(-(-(high - low + 1) // step) + 1)
         return np.asarray(np.ldexp(numbers.astype(np.float64), unit), np.float64)
 
@@ -169,7 +180,7 @@ class BinCounts:
         upto = np.cumsum(self.counts)
         low, high = (int(self.bins[np.searchsorted(upto, share * upto[-1], side="right")]) for share in (0.005, 0.995))
         core = high - low
-        if core and last - first > 5 * core:
+        if core and last - first > FAR * core:
             return max(first, low - core // 2), min(last, high + core // 2)
         return first, last
 
@@ -207,6 +218,14 @@ def count_values(values: npt.NDArray[Any]) -> BinCounts:
         bins = np.floor(np.ldexp(different, -finest)).astype(np.int64)
         return _joined(finest, bins, counts.astype(np.int64))._bounded()
     return BinCounts(exponent, occupied + first, dense[occupied])._bounded()
+
+
+def _step(span: int) -> int:
+    """Return how many bins become one in a drawing, so that as little as possible of its last one lies outside the span."""
+    smallest = -(-span // SHOWN)
+    return min(
+        range(smallest, max(smallest, 3 * span // (2 * SHOWN)) + 1)[:1000], key=lambda step: (-span % step) / step
+    )
 
 
 def _joined(exponent: int, bins: Int64, counts: Int64) -> BinCounts:
