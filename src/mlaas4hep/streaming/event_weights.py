@@ -13,7 +13,7 @@ from mlaas4hep.errors import BranchTypeError, SettingError, WeightError
 from mlaas4hep.streaming.formats.base import Column
 from mlaas4hep.streaming.weighting import Weighting
 
-__all__ = ["Edges", "EventWeights", "TrainingRun"]
+__all__ = ["Edges", "EventWeights", "TrainingRun", "bin_name"]
 
 Edges = tuple[tuple[float, ...], ...]
 """For each column to flatten, the edges between its bins, without the outermost."""
@@ -135,3 +135,20 @@ class EventWeights:
 
     def _name(self, run: TrainingRun) -> str:
         return self.files[run.file] if self.files else f"file {run.file}"
+
+
+def bin_name(weighting: Weighting, edges: Edges, number: int) -> str:
+    """Return what the events of a bin have in common, for messages.
+
+    Examples
+    --------
+    >>> weighting = Weighting(flatten={"pt": [0, 30, 60], "eta": [-5, 0, 5]})
+    >>> [bin_name(weighting, ((30.0,), (0.0,)), number) for number in (1, 8)]
+    ['pt in [-inf, 30) and eta in [0, inf)', 'no pt and no eta']
+    """
+    places = np.unravel_index(number, [len(inner) + 2 for inner in edges])
+    parts = []
+    for name, inner, place in zip(weighting.flatten, edges, places, strict=True):
+        bounds = ("-inf", *(f"{edge:g}" for edge in inner), "inf")
+        parts.append(f"no {name}" if place > len(inner) else f"{name} in [{bounds[place]}, {bounds[place + 1]})")
+    return " and ".join(parts)

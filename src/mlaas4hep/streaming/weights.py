@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mlaas4hep.errors import SettingError, WeightError
 from mlaas4hep.streaming.cross_sections import file_weights
-from mlaas4hep.streaming.event_weights import Edges, EventWeights, TrainingRun
+from mlaas4hep.streaming.event_weights import Edges, EventWeights, TrainingRun, bin_name
 from mlaas4hep.streaming.formats.base import Column
 from mlaas4hep.streaming.sketch import QuantileSketch, sketch_column
 from mlaas4hep.streaming.weighting import Weighting
@@ -313,20 +313,11 @@ def _flat(
         row, cell = bad[0]
         of_class = f" of class '{classes[row]}'" if classes else ""
         raise WeightError(
-            f"the weights{of_class} with {_bin_name(weighting, edges, int(cell))} add up to {sums[row, cell]:g}, which no factor makes flat; "
+            f"the weights{of_class} with {bin_name(weighting, edges, int(cell))} add up to {sums[row, cell]:g}, which no factor makes flat; "
             "take fewer bins, or weights.negative = 'abs' or 'drop'"
         )
     share = wanted / np.maximum(occupied.sum(axis=1), 1)
     return np.asarray(np.divide(share[:, np.newaxis], sums, out=np.zeros_like(sums), where=occupied))
-
-
-def _bin_name(weighting: Weighting, edges: Edges, cell: int) -> str:
-    places = np.unravel_index(cell, [len(inner) + 2 for inner in edges])
-    parts = []
-    for name, inner, place in zip(weighting.flatten, edges, places, strict=True):
-        bounds = ("-inf", *(f"{edge:g}" for edge in inner), "inf")
-        parts.append(f"no {name}" if place > len(inner) else f"{name} in [{bounds[place]}, {bounds[place + 1]})")
-    return " and ".join(parts)
 
 
 def _learn_edges(events: EventWeights, passes: Callable[[], Iterable[TrainingRun]]) -> Edges:
