@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "mlaas4hep.cli.inspect",
     "predict": "mlaas4hep.cli.predict",
     "serve": "mlaas4hep.cli.serve",
+    "specs": "mlaas4hep.cli.specs",
 }
 """Name of each command → its module, which has ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``."""
 
