@@ -348,7 +348,7 @@ def test_five_hundred_corrupted_copies_give_every_event_or_its_loss(tmp_path: Pa
     assert set(dataset.losses.whole_files).isdisjoint(dataset.files)
     assert {*dataset.losses.whole_files, *dataset.files} == {str(path) for path in paths}
     assert len(dataset.losses.whole_files) > 20
-    assert len(stream.losses.files) > COPIES / 5
+    assert len(stream.losses.files) > COPIES / 10  # a file that is cut off is refused when it is opened
 
 
 def test_a_flipped_byte_in_a_page_of_an_rntuple_is_an_error(tmp_path: Path) -> None:

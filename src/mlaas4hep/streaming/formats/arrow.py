@@ -1,7 +1,7 @@
 """Arrow IPC files (Feather version 2), read with pyarrow: only the columns that are asked for, record batch by record batch.
 
-A local file is mapped into memory, so that what is not compressed is not copied either. Every batch is validated before it is used: offsets that
-point anywhere else must not be followed.
+A local file is read and not mapped into memory: that is as fast, and a file that is cut off or out of reach while it is used gives an error, where a
+mapped one would end the whole process. Every batch is validated before it is used: offsets that point anywhere else must not be followed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ArrowReader:
         with opening(path, "an Arrow IPC file", self.close):
             require_magic(self._stream, path, b"ARROW1", "an Arrow IPC file (Feather version 2)")
             self.uuid = content_uuid(self._stream)
-            self._source = pa.PythonFile(self._stream, "r") if "://" in path else pa.memory_map(path)
+            self._source = pa.PythonFile(self._stream, "r") if "://" in path else pa.OSFile(path)
             file = pa.ipc.open_file(self._source)
             self._names = file.schema.names
             columns, self.skipped = describe_types((field.name, field.type) for field in file.schema)
@@ -56,7 +56,7 @@ class ArrowReader:
     def _measured(self, columns: dict[str, ColumnType], batches: int) -> dict[str, ColumnType]:
         """Count the events and their bytes batch by batch, and make room for the nulls among integers.
 
-        Only the columns of integers are looked at, and one more for its length: of a mapped file that touches little but the metadata.
+        Only the columns of integers are looked at, and one more for its length.
         """
         integers = [name for name, kind in columns.items() if kind.dtype.kind != "f"]
         looked_at = integers or self._names[:1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import stat
 import threading
 import uuid
 from collections import OrderedDict
@@ -26,6 +27,7 @@ __all__ = [
     "content_uuid",
     "empty_column",
     "open_bytes",
+    "open_local",
     "opening",
     "reason",
     "require_magic",
@@ -35,6 +37,14 @@ T = TypeVar("T")
 
 ENDS_BYTES = 1 << 20
 NAMESPACE = uuid.UUID("7b0f5f1c-6a5e-5c47-9d0a-6d1c5a1be9a4")
+
+OTHER_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def open_bytes(path: str) -> IO[bytes]:
@@ -50,11 +60,11 @@ def open_bytes(path: str) -> IO[bytes]:
             fsspec: Any = importlib.import_module("fsspec")  # comes with uproot, has no types
             stream: IO[bytes] = fsspec.open(path, "rb").open()
         else:
-            stream = Path(path).open("rb")  # noqa: SIM115 - the reader closes it
+            stream = open_local(path)
+    except SourceError:
+        raise
     except FileNotFoundError:
         raise SourceError(path, "no such file") from None
-    except IsADirectoryError:
-        raise SourceError(path, "is a folder, not a file") from None
     except Exception as error:  # whatever the file system of a URL raises
         raise SourceError(path, f"cannot be read: {reason(error)}") from error
     if not stream.read(1):
@@ -62,6 +72,27 @@ def open_bytes(path: str) -> IO[bytes]:
         raise SourceError(path, "the file is empty")
     stream.seek(0)
     return stream
+
+
+def open_local(path: str) -> IO[bytes]:
+    """Open a local file, and nothing that only looks like one: whoever waits for a pipe may wait for ever, and a device has no end.
+
+    Raises
+    ------
+    SourceError
+        If it is missing, a folder, a pipe, a device or a socket, or may not be read.
+    """
+    try:
+        kind = stat.S_IFMT(Path(path).stat().st_mode)
+        if kind != stat.S_IFREG:
+            raise SourceError(path, f"is {OTHER_KINDS.get(kind, 'something else')}, not a file")
+        return Path(path).open("rb")
+    except FileNotFoundError:
+        raise SourceError(path, "no such file") from None
+    except OSError as error:
+        raise SourceError(path, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a zero byte in the name
+        raise SourceError(path, f"is no name of a file: {error}") from error
 
 
 def require_magic(stream: IO[bytes], path: str, magic: bytes, kind: str) -> None:

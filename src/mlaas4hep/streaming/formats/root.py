@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import awkward as ak
@@ -19,7 +18,7 @@ import uproot
 
 from mlaas4hep.errors import MLaaS4HEPError, SourceError, TreeNotFoundError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
-from mlaas4hep.streaming.formats.files import empty_column, reason
+from mlaas4hep.streaming.formats.files import empty_column, open_local, reason
 from mlaas4hep.streaming.formats.root_baskets import BasketBranch, basket_branch, places_of, read_baskets
 from mlaas4hep.streaming.formats.root_bytes import LocalBytes, RootBytes
 from mlaas4hep.streaming.formats.root_pages import NtupleField, Pages, ntuple_field
@@ -55,6 +54,7 @@ class RootReader:
         self._file = _open(path)
         try:
             self.size = int(self._file.file.source.num_bytes)
+            _require_whole(self._file, path, self.size)
             self._bytes: RootBytes = (
                 RemoteBytes(self._file.file.source, self.size) if is_remote(path) else LocalBytes(path)
             )
@@ -249,20 +249,18 @@ def _open(path: str) -> Any:
 
 
 def _check_local(path: str) -> None:
-    file = Path(path)
-    try:
-        with file.open("rb") as stream:
-            magic = stream.read(4)
-    except FileNotFoundError:
-        raise SourceError(path, "no such file") from None
-    except IsADirectoryError:
-        raise SourceError(path, "is a folder, not a file") from None
-    except OSError as error:
-        raise SourceError(path, f"cannot be read: {error.strerror}") from error
+    with open_local(path) as stream:
+        magic = stream.read(4)
     if not magic:
         raise SourceError(path, "the file is empty")
     if magic != b"root":
         raise SourceError(path, f"is not a ROOT file: it begins with {magic!r}, not b'root'")
+
+
+def _require_whole(file: Any, path: str, size: int) -> None:
+    due = int(file.file.fEND)
+    if size < due:
+        raise SourceError(path, f"is cut off: it has {size} of {due} bytes")
 
 
 def _find_tree(file: Any, path: str, tree: str) -> Any:
