@@ -10,7 +10,7 @@ import pytest
 import uproot
 
 from mlaas4hep.errors import SettingError, SourceError, UnknownSettingError
-from mlaas4hep.streaming.cross_sections import file_weights, samples_of
+from mlaas4hep.streaming.cross_sections import file_weights, samples_of, weighting_of_some_files
 from mlaas4hep.streaming.formats import open_reader
 from mlaas4hep.streaming.formats.base import Reader
 from mlaas4hep.streaming.weighting import Weighting
@@ -130,6 +130,24 @@ def test_files_of_one_cross_section_but_another_label_or_pattern_are_samples_of_
     np.testing.assert_allclose(file_weights(ones, FILES, [1, 1, 0], never), [0.25, 0.25, 0.2])
     patterns = Weighting(cross_sections={"VBF*": 1.0, "DY*": 1.0}, sum_of_weights=[1.0, 3.0, 5.0])
     np.testing.assert_allclose(file_weights(patterns, FILES, (), never), [0.25, 0.25, 0.2])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cross_sections": [2.0, 2.0, 10.0], "sum_of_weights": [1.0, 3.0, 5.0]},
+        {"cross_sections": {"V*": 2.0, "DY_1.root": 10.0}, "sum_of_weights": {"*_2.root": 3.0, "*_1.root": 1.0}},
+        {
+            "cross_sections": {"vbf": 2.0, "dy": 10.0},
+            "samples": ["vbf", "vbf", "dy"],
+            "sum_of_weights": {"vbf": 3.0, "dy": 5.0},
+        },
+    ],
+)
+def test_where_files_are_left_out_the_numbers_of_the_others_stay(settings: dict[str, Any]) -> None:
+    left = weighting_of_some_files(Weighting(**settings), FILES, [1])
+    assert file_weights(left, FILES[1:2], (), never).tolist() == [2.0 / 3.0]
+    assert weighting_of_some_files(Weighting("w"), FILES, [1]) == Weighting("w")
 
 
 @pytest.mark.parametrize(

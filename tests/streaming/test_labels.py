@@ -71,7 +71,9 @@ def test_an_event_of_no_class_is_an_error_unless_it_is_not_used(value: float) ->
     labels = Labels(("0", "1"), (), "x")
     columns = {"x": flat([0.0, 1.0, value])}
     with pytest.raises(LabelError, match=r"branch 'x' holds \S+ at entry 102, which is none of the classes 0, 1"):
-        labels.of_events(0, 3, columns, start=100)
+        labels.of_events(0, 3, columns, entries=100)
+    with pytest.raises(LabelError, match="at entry 77,"):
+        labels.of_events(0, 3, columns, entries=np.array([5, 6, 77]))
     chosen = np.array([True, True, False])
     assert labels.of_events(0, 3, columns, chosen=chosen).tolist() == [0, 1, 0]
 
@@ -107,7 +109,7 @@ def test_a_target_that_is_not_finite_is_named_unless_the_event_is_not_used(value
     targets = Targets(("a", "b"), files=("one.root", "two.root"))
     columns = {"a": flat([0.0, 0.0]), "b": flat([1.0, value])}
     with pytest.raises(LabelError, match=r"target 'b' is \S+ at entry 501 of two.root; a target must be finite"):
-        targets.of_events(1, 2, columns, start=500)
+        targets.of_events(1, 2, columns, entries=500)
     assert targets.of_events(1, 2, columns, chosen=np.array([True, False])).tolist() == [[0.0, 1.0], [0.0, 0.0]]
 
 

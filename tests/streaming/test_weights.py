@@ -56,7 +56,7 @@ class Events:
 
     def training(self, weights: Weights) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Weights of all events, and whether each is kept."""
-        pairs = [weights.training(run.file, len(run.y), run.columns, run.y, start=run.start) for run in self.runs()]
+        pairs = [weights.training(run.file, len(run.y), run.columns, run.y, entries=run.entries) for run in self.runs()]
         kept = [np.ones(len(weight), bool) if keep is None else keep for weight, keep in pairs]
         return np.concatenate([weight for weight, _ in pairs]).astype(np.float64), np.concatenate(kept)
 
@@ -246,7 +246,9 @@ def test_a_weight_that_is_not_finite_is_named_with_its_file_and_entry(value: flo
     [run] = passes()
     for ask in (learned.signed, lambda *given, **more: learned.training(*given, run.y, **more)):
         with pytest.raises(WeightError, match=r"at entry 7 of two.root"):
-            ask(1, 4, run.columns, start=5)
+            ask(1, 4, run.columns, entries=5)
+        with pytest.raises(WeightError, match=r"at entry 70 of two.root"):
+            ask(1, 4, run.columns, entries=np.array([1, 3, 70, 71]))
         ask(1, 4, run.columns, chosen=np.array([True, True, False, True]))
 
 

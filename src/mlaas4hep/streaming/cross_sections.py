@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mlaas4hep.errors import SettingError, TreeNotFoundError, nearest_names, quo
 from mlaas4hep.streaming.formats.base import Reader
 from mlaas4hep.streaming.weighting import Weighting
 
-__all__ = ["RUNS_TREE", "OpenRuns", "file_weights", "samples_of"]
+__all__ = ["RUNS_TREE", "OpenRuns", "file_weights", "samples_of", "weighting_of_some_files"]
 
 RUNS_TREE = "Runs"
 """NanoAOD's tree with one row for each run, or for each job that generated events."""
@@ -109,6 +110,48 @@ def samples_of(weighting: Weighting, files: Sequence[str], labels: Sequence[int]
     return tuple(
         key if _is_pattern(key) else f"{number:.10g} pb" + (f", class {labels[place]}" if len(labels) else "")
         for place, (key, number) in enumerate(zip(keys, numbers, strict=True))
+    )
+
+
+def weighting_of_some_files(weighting: Weighting, files: Sequence[str], places: Sequence[int]) -> Weighting:
+    """Return the settings for some of the files, as when others could not be opened.
+
+    Parameters
+    ----------
+    weighting : Weighting
+    files : sequence of str
+        All files, which the settings are of.
+    places : sequence of int
+        Which of them are left.
+
+    Raises
+    ------
+    SettingError
+        If the settings do not fit all files.
+
+    Examples
+    --------
+    >>> weighting_of_some_files(Weighting(cross_sections=[0.24, 6077.0]), ["VBF.root", "DY.root"], [1]).cross_sections
+    (6077.0,)
+    """
+    if weighting.cross_sections is None:
+        return weighting
+    samples = samples_of(weighting, files)
+
+    def of_some(setting: str, numbers: Any) -> Any:
+        if numbers is None or numbers == "runs":
+            return numbers
+        if not isinstance(numbers, Mapping):
+            each = _one_each(setting, numbers, files)
+            return [each[place] for place in places]
+        keys = samples if weighting.samples is not None else _keys(setting, numbers, files)
+        return {key: numbers[key] for key in dict.fromkeys(keys[place] for place in places)}
+
+    return replace(
+        weighting,
+        cross_sections=of_some("weights.cross_sections", weighting.cross_sections),
+        sum_of_weights=of_some("weights.sum_of_weights", weighting.sum_of_weights),
+        samples=None if weighting.samples is None else [samples[place] for place in places],
     )
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mlaas4hep.errors import BranchTypeError, SettingError, WeightError
 from mlaas4hep.streaming.formats.base import Column
+from mlaas4hep.streaming.targets import entry_at
 from mlaas4hep.streaming.weighting import Weighting
 
 __all__ = ["Edges", "EventWeights", "TrainingRun", "bin_name"]
@@ -20,14 +21,14 @@ Edges = tuple[tuple[float, ...], ...]
 
 
 class TrainingRun(NamedTuple):
-    """Consecutive events of one file, as weights are learned from them.
+    """Events of one file, as weights are learned from them.
 
     Attributes
     ----------
     file : int
         Index of the file.
-    start : int
-        Entry of the first event.
+    entries : int or int64 array of shape ``[n]``
+        Entries of the events in the file, for messages; a number is that of the first of consecutive ones.
     columns : mapping of str to Column
         Holds at least :attr:`Weighting.columns <mlaas4hep.streaming.weighting.Weighting.columns>`.
     y : int64 array of shape ``[n]``
@@ -37,7 +38,7 @@ class TrainingRun(NamedTuple):
     """
 
     file: int
-    start: int
+    entries: int | npt.NDArray[np.int64]
     columns: Mapping[str, Column]
     y: npt.NDArray[Any]
     chosen: npt.NDArray[np.bool_]
@@ -125,7 +126,7 @@ class EventWeights:
             problem = (
                 f"weight {repr(column) + ' ' if column else ''}is {values[place]}; it must be finite, also as float32"
             )
-            raise WeightError(problem, self._name(run), run.start + place, column)
+            raise WeightError(problem, self._name(run), entry_at(run.entries, place), column)
 
     def _flat(self, run: TrainingRun, name: str) -> npt.NDArray[Any]:
         content, offsets = run.columns[name]

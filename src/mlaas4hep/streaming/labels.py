@@ -1,24 +1,23 @@
-"""What is to be predicted: the class of an event, by its file, a branch or an expression, or numbers (regression targets)."""
+"""Which class an event belongs to: by its file, or by the value of a branch or an expression."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.errors import BranchTypeError, LabelError, SettingError
+from mlaas4hep.errors import LabelError
 from mlaas4hep.streaming.formats.base import Column
 from mlaas4hep.streaming.sources import is_list_file, read_list
+from mlaas4hep.streaming.targets import Targets, entry_at
 
 __all__ = ["Labels", "Targets", "is_expression", "parse_labels"]
 
 MAX_CLASSES = 1000
-
-MAX_TARGETS = 1000
 
 LabelValue = str | int | float | bool
 
@@ -66,9 +65,9 @@ class Labels:
         columns: Mapping[str, Column],
         *,
         chosen: npt.NDArray[np.bool_] | None = None,
-        start: int = 0,
+        entries: int | npt.NDArray[np.int64] = 0,
     ) -> npt.NDArray[np.int64]:
-        """Return the class index of consecutive events of one file.
+        """Return the class index of some events of one file.
 
         Parameters
         ----------
@@ -79,8 +78,8 @@ class Labels:
             Holds at least :attr:`columns`.
         chosen : bool array of shape ``[events]``, optional
             Events that are used at all; the others may hold anything, and get 0.
-        start : int
-            Entry of the first event, for the messages.
+        entries : int or int64 array of shape ``[events]``
+            Entries of the events in the file, for the messages; a number is that of the first of consecutive ones.
 
         Returns
         -------
@@ -107,9 +106,9 @@ class Labels:
             wrong &= chosen
             places[~chosen] = 0
         if wrong.any():
-            entry = int(np.argmax(wrong))
+            place = int(np.argmax(wrong))
             raise LabelError(
-                f"{_what(self.branch)} holds {values[entry]} at entry {start + entry}, "
+                f"{_what(self.branch)} holds {values[place]} at entry {entry_at(entries, place)}, "
                 f"which is none of the classes {', '.join(self.classes)}"
             )
         return places.astype(np.int64, copy=False)
@@ -184,94 +183,6 @@ class Labels:
                 f"{what} holds {len(distinct)} different values; at most {MAX_CLASSES} classes are possible"
             )
         return cls(tuple(str(int(value)) for value in distinct), (), branch)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The numbers that a regression predicts.
-
-    Parameters
-    ----------
-    columns : tuple of str
-        Branches or expressions, each one number an event.
-    files : tuple of str
-        Names of the files, for the messages only.
-
-    Raises
-    ------
-    SettingError
-        If there is no column, one comes twice, or there are more than a thousand.
-
-    Examples
-    --------
-    >>> targets = Targets(("GenMET_pt", "log(GenMET_sumEt)"))
-    >>> targets.shape, targets.dtype, targets.classes
-    ((2,), dtype('float32'), ())
-    """
-
-    columns: tuple[str, ...]
-    files: tuple[str, ...] = field(default=(), repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(set(self.columns)) == len(self.columns) <= MAX_TARGETS:
-            raise SettingError("targets", f"1 to {MAX_TARGETS} different branches or expressions", self.columns)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Empty: there are none."""
-        return ()
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of a batch's ``y``: float32."""
-        return np.dtype(np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one event's ``y``: one number a column."""
-        return (len(self.columns),)
-
-    def of_events(
-        self,
-        file: int,
-        events: int,
-        columns: Mapping[str, Column],
-        *,
-        chosen: npt.NDArray[np.bool_] | None = None,
-        start: int = 0,
-    ) -> npt.NDArray[np.float32]:
-        """Return the targets of consecutive events of one file; parameters as in :meth:`Labels.of_events`.
-
-        Returns
-        -------
-        float32 array of shape ``[events, targets]``
-            0 for events that are not chosen.
-
-        Raises
-        ------
-        BranchTypeError
-            If a column holds lists.
-        LabelError
-            If a target is NaN, infinite, or too large for float32.
-        """
-        targets = np.zeros((events, len(self.columns)), np.float32)
-        name = self.files[file] if self.files else f"file {file}"
-        for place, column in enumerate(self.columns):
-            content, offsets = columns[column]
-            if offsets is not None:
-                raise BranchTypeError(column, name, "a target is one number an event; it holds a list")
-            with np.errstate(over="ignore"):
-                targets[:, place] = content
-            if chosen is not None:
-                targets[~chosen, place] = 0
-            bad = ~np.isfinite(targets[:, place])
-            if bad.any():
-                entry = int(np.argmax(bad))
-                raise LabelError(
-                    f"target '{column}' is {content[entry]} at entry {start + entry} of {name}; "
-                    "a target must be finite, also as float32: select events that have one"
-                )
-        return targets
 
 
 def is_expression(text: str) -> bool:

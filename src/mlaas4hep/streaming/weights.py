@@ -72,9 +72,15 @@ class Weights:
         return self.weighting.columns
 
     def signed(
-        self, file: int, events: int, columns: Mapping[str, Column], *, chosen: Chosen | None = None, start: int = 0
+        self,
+        file: int,
+        events: int,
+        columns: Mapping[str, Column],
+        *,
+        chosen: Chosen | None = None,
+        entries: int | npt.NDArray[np.int64] = 0,
     ) -> Floats:
-        """Return the physics weights of consecutive events of one file: negative ones as they are, with the file's factor.
+        """Return the physics weights of some events of one file: negative ones as they are, with the file's factor.
 
         Parameters
         ----------
@@ -85,8 +91,8 @@ class Weights:
             Holds at least :attr:`columns`.
         chosen : bool array of shape ``[events]``, optional
             Events that are used at all; the others may hold anything, and get 0.
-        start : int
-            Entry of the first event, for the messages.
+        entries : int or int64 array of shape ``[events]``
+            Entries of the events in the file, for the messages; a number is that of the first of consecutive ones.
 
         Returns
         -------
@@ -99,7 +105,7 @@ class Weights:
         BranchTypeError
             If the column holds lists.
         """
-        return self._events.signed(TrainingRun(file, start, columns, _NO_CLASSES, _all(events, chosen)))
+        return self._events.signed(TrainingRun(file, entries, columns, _NO_CLASSES, _all(events, chosen)))
 
     def training(
         self,
@@ -109,9 +115,9 @@ class Weights:
         y: npt.NDArray[Any],
         *,
         chosen: Chosen | None = None,
-        start: int = 0,
+        entries: int | npt.NDArray[np.int64] = 0,
     ) -> tuple[npt.NDArray[np.float32], Chosen | None]:
-        """Return what a training weights consecutive events of one file with; other parameters as in :meth:`signed`.
+        """Return what a training weights some events of one file with; other parameters as in :meth:`signed`.
 
         Parameters
         ----------
@@ -132,7 +138,7 @@ class Weights:
         SettingError
             If a weight is negative and the rule is ``"error"``.
         """
-        run = TrainingRun(file, start, columns, y, _all(events, chosen))
+        run = TrainingRun(file, entries, columns, y, _all(events, chosen))
         weight = self._events.signed(run)
         negative = weight < 0
         self._events.refuse_negative(int(negative.sum()))
