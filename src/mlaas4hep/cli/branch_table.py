@@ -70,7 +70,7 @@ def sparkline(found: BranchSummary) -> str:
     --------
     >>> from mlaas4hep.streaming.inspection import inspect_files
     >>> sparkline(inspect_files("examples/data/VBF_HToTauTau.root", branches=["nJet"]).branches["nJet"])
-    '▁▃▆█▆▄▂▁▁▁▁'
+    '▁▁▃██▅▂▁▁▁▁▁'
     """
     counts = found.histogram().counts.tolist()
     group = math.ceil(len(counts) / SPARK_BINS)

@@ -46,7 +46,7 @@ def report_page(inspection: Inspection, title: str = "What is in these files") -
     --------
     >>> from mlaas4hep.streaming.inspection import inspect_files
     >>> page = report_page(inspect_files("examples/data/VBF_HToTauTau.root", branches=["MET_pt"]))
-    >>> page.startswith("<!doctype html>"), "MET_pt" in page, "http" in page
+    >>> page.startswith("<!doctype html>"), "MET_pt" in page, "://" in page
     (True, True, False)
     """
     rows, details = [], []
