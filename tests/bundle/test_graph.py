@@ -13,7 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mlaas4hep.bundle.graph import Output, complete_graph
 from mlaas4hep.errors import BundleError
+from mlaas4hep.streaming.block import KernelPlan, pack
 from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.formats.base import Column
+from mlaas4hep.streaming.objects import Collection
 
 FLOAT32 = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
@@ -78,6 +81,72 @@ def test_the_graph_scales_as_the_encoding_does_to_the_bit(data, encoding, rows):
         raw,
     )
     assert np.array_equal(masks, absent.astype(np.float32))
+
+
+@st.composite
+def whole_encodings(draw):
+    """Logarithms, clips and objects, with the scales that statistics give."""
+    width = draw(st.integers(1, 3))
+    together = draw(st.integers(1, 3))
+    bounds = st.none() | st.sampled_from([(-2.0, 2.5), (-np.inf, 1.0), (0.0, np.inf)])
+    features = tuple(
+        Feature(
+            f"b{i}",
+            True,
+            width,
+            draw(st.floats(-50, 50, width=32)),
+            draw(st.floats(2**-7, 8, width=32)),
+            draw(st.sampled_from(["linear", "log"])),
+            draw(st.floats(0, 2)),
+            draw(st.floats(0.5, 4)),
+            draw(bounds),
+        )
+        for i in range(together + draw(st.integers(1, 2)))
+    )
+    members = tuple(feature.branch for feature in features[-together:])
+    return Encoding(features, draw(st.sampled_from(["flat", "objects"])), (Collection("b", members),))
+
+
+@given(encoding=whole_encodings(), seed=st.integers(0, 2**32 - 1))
+def test_graph_kernel_and_numpy_agree_on_logarithms_clips_and_objects(encoding, seed):
+    generator = np.random.default_rng(seed)
+    events = 20
+    counts = {f.branch: generator.integers(0, f.width + 2, events) for f in encoding.features}
+    shared = counts[encoding.collections[0].members[0]]
+    counts.update(dict.fromkeys(encoding.collections[0].members, shared))
+    columns = {}
+    for name, sizes in counts.items():
+        content = generator.standard_cauchy(sizes.sum()).astype(np.float32) * 30
+        content[generator.random(len(content)) < 0.1] = generator.choice([np.nan, np.inf, -np.inf, 0])
+        columns[name] = Column(content, np.concatenate([[0], np.cumsum(sizes)]))
+    block = pack(columns, encoding, events)
+    everything = np.arange(events)
+    x, raw = np.empty((2, events, encoding.width), np.float32)
+    mask, raw_mask = np.empty((2, events, encoding.width), np.bool_)
+    block.encode(KernelPlan(encoding), everything, everything, x, mask)
+    block.encode(KernelPlan(encoding, scaled=False), everything, everything, raw, raw_mask)
+    plain, absent = encoding.scale_raw(raw)
+    graph = run(
+        complete_graph(columns_as_they_are(encoding.width), encoding, Output.PROBABILITIES, encoding.width), raw
+    )
+    for other in (plain, graph):
+        np.testing.assert_allclose(other, x, rtol=3e-7, atol=1e-7)
+    np.testing.assert_array_equal(mask, absent)
+    np.testing.assert_array_equal(mask, raw_mask)
+
+
+def test_a_graph_without_logarithms_and_clips_has_no_node_for_them():
+    def operators(feature):
+        graph = complete_graph(
+            columns_as_they_are(2), Encoding((feature, Feature("b", False, 1))), Output.PROBABILITIES, 2
+        )
+        return [node.op_type for node in onnx.load_model_from_string(graph).graph.node]
+
+    linear = ["Abs", "LessOrEqual", "Sub", "Mul", "Where", "Identity", "Identity"]
+    assert operators(Feature("a", False, 1)) == linear
+    assert operators(Feature("a", False, 1, clip=(0.0, 1.0))) == [*linear[:4], "Max", "Min", *linear[4:]]
+    logarithm = ["Max", "Cast", "Add", "Log", "Sub", "Mul", "Cast", "Where"]
+    assert operators(Feature("a", False, 1, transform="log")) == [*linear[:4], *logarithm, *linear[4:]]
 
 
 def one_column(shape=None):

@@ -13,6 +13,8 @@ import pytest
 from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.bundle.writer import check_target, write_bundle
 from mlaas4hep.errors import BundleError, ModelNameError
+from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.objects import Collection
 
 from .conftest import WEIGHTS, linear_graph, predict
 
@@ -146,3 +148,17 @@ def test_a_target_inside_a_file_is_refused_before_anything_is_done(tmp_path):
 def test_a_name_that_no_server_accepts_is_refused(tmp_path, name):
     with pytest.raises(ModelNameError):
         check_target(tmp_path / name)
+
+
+def test_a_bundle_of_objects_with_logarithms_and_clips_gives_what_the_framework_gives(tmp_path, content, held_out):
+    jets = (
+        Feature("Jet_pt", True, 1, 5.0, 0.05, "log", 0.7, 2.0, (-3.0, 3.0)),
+        Feature("Jet_eta", True, 1, clip=(-2.5, 2.5)),
+    )
+    encoding = Encoding(
+        (Feature("MET_pt", False, 1), *jets), "objects", (Collection("Jet", ("Jet_pt", "Jet_eta"), "Jet_pt"),)
+    )
+    write_bundle(tmp_path / "higgs", dataclasses.replace(content, encoding=encoding), held_out, predict)
+    with Bundle.open(tmp_path / "higgs") as bundle:
+        assert bundle.encoding == encoding
+        np.testing.assert_allclose(bundle.predict(held_out), predict(*encoding.scale_raw(held_out)), atol=1e-6)

@@ -14,6 +14,7 @@ from tests.inference.conftest import ENCODING
 from mlaas4hep.errors import FeatureError
 from mlaas4hep.inference.features import PLANS, FeatureReader
 from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.objects import Collection
 
 READER = FeatureReader("higgs", ENCODING)
 NAN = float("nan")
@@ -44,12 +45,17 @@ NAMES = st.text("abc_", min_size=1, max_size=4).filter(lambda name: not name[-1]
 def encodings(draw: st.DrawFn) -> Encoding:
     flat = draw(st.lists(NAMES, unique=True, max_size=4))
     jagged = draw(st.lists(NAMES.map(lambda name: "J" + name), unique=True, max_size=3, min_size=0 if flat else 1))
-    widths = {name: draw(st.integers(1, 4)) for name in jagged}
+    # The last lists are objects of a collection, as many as there are at each place.
+    together = sorted(jagged)[len(jagged) - draw(st.integers(0, len(jagged))) :]
+    same = draw(st.integers(1, 4))
+    widths = {name: same if name in together else draw(st.integers(1, 4)) for name in jagged}
     return Encoding(
         (
             *(Feature(name, False, 1) for name in sorted(flat)),
             *(Feature(name, True, widths[name]) for name in sorted(jagged)),
-        )
+        ),
+        "objects" if together else "flat",
+        (Collection("J", tuple(together)),) if together else (),
     )
 
 
@@ -140,6 +146,16 @@ def test_normalised_values_are_brought_back_to_what_the_graph_scales() -> None:
     np.testing.assert_allclose(again, scaled, atol=1e-7)
     with pytest.raises(FeatureError, match="does not say how its values are scaled"):
         FeatureReader("other", None, 1).read(None, [[1.0]], normalised=True)
+
+
+def test_normalised_logarithms_are_brought_back_too() -> None:
+    encoding = Encoding(
+        (Feature("MET_pt", False, 1, 3.0, 0.04, "log", 0.7, 2.5), Feature("PV_npvs", False, 1, 1.0, 0.5))
+    )
+    raw = np.array([[3.0, 1.0], [28.5, 7.0], [900.0, 20.0]], np.float32)
+    scaled, _ = encoding.scale_raw(raw)
+    values = FeatureReader("higgs", encoding).read(None, scaled.tolist(), normalised=True).values
+    np.testing.assert_allclose(values, raw, rtol=1e-6)
 
 
 def test_a_flat_branch_with_the_name_of_a_place_is_meant_by_that_name() -> None:

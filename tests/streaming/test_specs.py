@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import mlaas4hep
 from mlaas4hep.errors import SettingError, SourceError
 from mlaas4hep.streaming.formats.base import Column
-from mlaas4hep.streaming.specs import Specs, merge_specs
+from mlaas4hep.streaming.specs import BranchRanges, Specs, merge_specs
 from mlaas4hep.streaming.splitting import Split
 from mlaas4hep.streaming.statistics import BranchStatistics, summarise_column
 
@@ -138,6 +139,33 @@ def test_specs_of_other_files_are_refused_with_the_reason(higgs_files: list[str]
         mlaas4hep.open(higgs_files[0], specs=specs, exclude=["MET_pt"])
     with pytest.raises(SettingError, match="its split is another"):
         mlaas4hep.open(higgs_files[0], specs=specs, split=Split(test=0.5))
+
+
+def test_every_key_of_what_the_specs_are_of_must_agree(higgs_files: list[str]) -> None:
+    dataset = mlaas4hep.open(higgs_files, exclude=["MET_pt"])
+    here = dataset.describe()
+    source = here | {"selection": None}
+    specs = Specs((), (), *[BranchRanges({}, {}, {}, 0)] * 2, {}, source=json.loads(json.dumps(source)))
+    assert specs.mismatch(source) is None
+    assert specs.mismatch({key: value for key, value in source.items() if key != "selection"}) is None
+    more = source | {"features": sorted([*source["features"], "MET_pt"])}
+    assert specs.mismatch(more) == "its features are another: 'MET_pt' only here"
+    fewer = source | {"features": [name for name in source["features"] if name != "nJet"]}
+    assert specs.mismatch(fewer) == "its features are another: 'nJet' only there"
+    cut = {"cut": "nJet >= 2", "new_columns": {}, "object_cuts": {}}
+    assert specs.mismatch(source | {"selection": cut}) == f"its selection is another: None, here {cut!r}"
+    assert specs.mismatch(source | {"weights": "genWeight"}) == "its weights are another: None, here 'genWeight'"
+    first = "its files or their numbers of events are others"
+    assert specs.mismatch(source | {"files": source["files"][:1]}) == f"{first}: 2 files, here 1"
+    changed = [source["files"][0], source["files"][1] | {"entries": 7}]
+    assert specs.mismatch(source | {"files": changed}) == f"{first}: {higgs_files[1]} has 7 events, there it had 24000"
+    grown = source | {"files": [file | {"size": 10} for file in source["files"]]}
+    assert replace(specs, source=grown).mismatch(source | {"files": [f | {"size": 11} for f in source["files"]]}) == (
+        f"{first}: {higgs_files[0]} has 11 bytes, there it had 10"
+    )
+    assert specs.mismatch(grown) is None
+    other = [source["files"][0] | {"uuid": "u"}, source["files"][1]]
+    assert str(specs.mismatch(source | {"files": other})).startswith(f"{first}: {higgs_files[0]} has uuid u, there")
 
 
 @pytest.mark.parametrize(

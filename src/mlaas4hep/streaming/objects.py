@@ -59,7 +59,8 @@ def find_collections(
     Returns
     -------
     dict of str to tuple of str
-        Collection → its members, both sorted. A list whose lengths are not the counter's, or the others', is no member.
+        Collection → its members, both sorted: the lists that are as long as the counter says, or if there are none, those that most agree with
+        each other.
 
     Examples
     --------
@@ -75,9 +76,12 @@ def find_collections(
     found = {}
     for prefix in sorted(members):
         ((commonest, _),) = Counter(lists[name] for name in members[prefix]).most_common(1)
-        lengths = commonest if counted[prefix] is None else counted[prefix]
-        same = tuple(name for name in members[prefix] if lists[name] == lengths)
-        if same:
+        counts = counted[prefix]
+        if counts is not None and any(lists[name] == counts for name in members[prefix]):
+            commonest = counts
+        same = tuple(name for name in members[prefix] if lists[name] == commonest)
+        # A single list that the counter does not count describes no objects.
+        if len(same) > 1 or counts in (None, commonest):
             found[prefix] = same
     return found
 

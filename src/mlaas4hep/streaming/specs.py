@@ -304,9 +304,7 @@ def _statistics(description: Mapping[str, Any]) -> dict[str, BranchStatistics]:
 def _difference(key: str, known: Any, here: Any) -> str | None:
     """Return what is other than here about one key of a source, or None."""
     if key == "files":
-        mine = [(entry["uuid"], entry["entries"]) for entry in known or ()]
-        theirs = [(entry["uuid"], entry["entries"]) for entry in here or ()]
-        return None if mine == theirs else _other_files(known or (), here or ())
+        return _other_files(known or (), here or ())
     # What travelled through JSON has lists for tuples.
     if json.loads(json.dumps(known)) == json.loads(json.dumps(here)) or not (known or here):
         return None
@@ -319,16 +317,17 @@ def _difference(key: str, known: Any, here: Any) -> str | None:
     return f"its {key} {verb} another: {_shown(known)}, here {_shown(here)}"
 
 
-def _other_files(known: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]) -> str:
+def _other_files(known: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]) -> str | None:
     reason = "its files or their numbers of events are others"
     if len(known) != len(here):
         return f"{reason}: {len(known)} files, here {len(here)}"
-    for mine, theirs in zip(known, here, strict=True):
-        if mine["uuid"] != theirs["uuid"]:
-            return f"{reason}: {theirs['path']} has uuid {theirs['uuid']}, there it was {mine['uuid']} ({mine['path']})"
-        if mine["entries"] != theirs["entries"]:
-            return f"{reason}: {theirs['path']} has {theirs['entries']} events, there it had {mine['entries']}"
-    return reason
+    for old, new in zip(known, here, strict=True):
+        if old["uuid"] != new["uuid"]:
+            return f"{reason}: {new['path']} has uuid {new['uuid']}, there it was {old['uuid']} ({old['path']})"
+        for key, what in (("entries", "events"), ("size", "bytes")):
+            if key in old and key in new and old[key] != new[key]:
+                return f"{reason}: {new['path']} has {new[key]} {what}, there it had {old[key]}"
+    return None
 
 
 def _shown(value: Any) -> str:
