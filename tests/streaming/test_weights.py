@@ -123,7 +123,14 @@ def cells_of(events: Events, weights: Weights) -> list[Any]:
 @given(
     EVENTS,
     st.sampled_from(
-        [{"pt": 3}, {"pt": [-1.0, 0.0, 2.0]}, {"n": 4}, {"pt": 2, "n": [0.0, 2.0, 4.0]}, {"n": 3, "pt": 2}]
+        [
+            {"pt": 3},
+            {"pt": [-1.0, 0.0, 2.0]},
+            {"n": 4},
+            {"pt": [edge / 20 for edge in range(-60, 61)]},
+            {"pt": 2, "n": [0.0, 2.0, 4.0]},
+            {"n": 3, "pt": 2},
+        ]
     ),
     st.booleans(),
 )

@@ -20,6 +20,10 @@ Edges = tuple[tuple[float, ...], ...]
 """For each column to flatten, the edges between its bins, without the outermost."""
 
 
+FEW_EDGES = 64
+"""Edges up to which comparing with each is faster than a search, whose steps no processor can foresee."""
+
+
 class TrainingRun(NamedTuple):
     """Events of one file, as weights are learned from them.
 
@@ -101,7 +105,7 @@ class EventWeights:
         place = np.zeros(len(run.chosen), np.int64)
         for name, inner in zip(self.weighting.flatten, edges, strict=True):
             values = self._flat(run, name)
-            found = np.searchsorted(np.array(inner), values, side="right")
+            found = _bin(values, inner)
             if values.dtype.kind == "f":
                 found[np.isnan(values)] = len(inner) + 1
             place = place * (len(inner) + 2) + found
@@ -136,6 +140,17 @@ class EventWeights:
 
     def _name(self, run: TrainingRun) -> str:
         return self.files[run.file] if self.files else f"file {run.file}"
+
+
+def _bin(values: npt.NDArray[Any], inner: tuple[float, ...]) -> npt.NDArray[np.int64]:
+    """Return how many edges are not above each value."""
+    doubles = values.astype(np.float64)
+    if len(inner) > FEW_EDGES:
+        return np.searchsorted(np.array(inner), doubles, side="right").astype(np.int64, copy=False)
+    found = np.zeros(len(values), np.uint8)
+    for edge in inner:
+        found += doubles >= edge
+    return found.astype(np.int64)
 
 
 def bin_name(weighting: Weighting, edges: Edges, number: int) -> str:

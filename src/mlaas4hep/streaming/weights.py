@@ -143,8 +143,7 @@ class Weights:
         negative = weight < 0
         self._events.refuse_negative(int(negative.sum()))
         keep = ~negative if self.weighting.negative == "drop" and self.weighting.branch is not None else None
-        row = y if self.classes else 0
-        weight = self._events.after_rule(weight) * self._table[row, self._events.bins(run, self.edges)]
+        weight = self._events.after_rule(weight) * self._factors_of(run)
         with np.errstate(over="ignore"):
             narrow = weight.astype(np.float32)
         self._events.check_finite(narrow, weight, run)
@@ -157,24 +156,18 @@ class Weights:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Weights:
         """Make it from what :meth:`to_dict` gave."""
-        return cls(
-            Weighting.from_value(values["weighting"]),
-            tuple(values["files"]),
-            tuple(values["classes"]),
-            tuple(values["per_file"]),
-            tuple(tuple(edges) for edges in values["edges"]),
-            tuple(tuple(row) for row in values["factors"]),
-            tuple(values["events"]),
-            int(values["negative"]),
-        )
+        plain = {name: _tuples(value) for name, value in values.items() if name != "weighting"}
+        return cls(weighting=Weighting.from_value(values["weighting"]), **plain)
 
-    @cached_property
-    def _events(self) -> EventWeights:
-        return EventWeights(self.weighting, self.files, self.per_file)
+    def _factors_of(self, run: TrainingRun) -> Floats | np.float64:
+        if not self.classes:
+            return self._table[self._events.bins(run, self.edges)] if self.edges else self._table[0]
+        place = run.y * len(self.factors[0])
+        return self._table.take(place + self._events.bins(run, self.edges) if self.edges else place)
 
     @cached_property
     def _table(self) -> Floats:
-        return np.array(self.factors)
+        return np.array(self.factors).reshape(-1)
 
 
 def learn_weights(
@@ -347,3 +340,7 @@ def _learn_edges(events: EventWeights, passes: Callable[[], Iterable[TrainingRun
 
 def _all(events: int, chosen: Chosen | None) -> Chosen:
     return np.ones(events, np.bool_) if chosen is None else chosen
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
