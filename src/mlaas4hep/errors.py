@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 __all__ = [
     "AnswerError",
@@ -34,6 +35,7 @@ __all__ = [
     "TreeNotFoundError",
     "UnknownSettingError",
     "WeightError",
+    "WorkerError",
     "nearest_names",
 ]
 
@@ -72,6 +74,17 @@ def quoted(names: Iterable[str], limit: int = 6) -> str:
 
 class MLaaS4HEPError(Exception):
     """Base of all errors that have one clear line for the person who meets them."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Worker processes send their errors: the parts, not what the constructor takes, make one again.
+        return _restored, (type(self), self.args, self.__dict__.copy())
+
+
+def _restored(kind: type[MLaaS4HEPError], args: tuple[Any, ...], parts: dict[str, Any]) -> MLaaS4HEPError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(parts)
+    return error
 
 
 class SettingError(MLaaS4HEPError):
@@ -311,3 +324,25 @@ class AnswerError(MLaaS4HEPError):
     def __init__(self, message: str, status: int = 0, body: str = "") -> None:
         self.status, self.body = status, body
         super().__init__(message)
+
+
+class WorkerError(MLaaS4HEPError):
+    """A worker process ended by itself.
+
+    Parameters
+    ----------
+    worker : int
+        Its number.
+    exit_code : int or None
+        As the operating system gave it: negative for a signal.
+    """
+
+    def __init__(self, worker: int, exit_code: int | None) -> None:
+        self.worker, self.exit_code = worker, exit_code
+        how = (
+            f"was ended by signal {-exit_code}"
+            if exit_code is not None and exit_code < 0
+            else f"ended with {exit_code}"
+        )
+        hint = "; where memory ran out, fewer workers or a smaller 'memory' need less" if exit_code == -9 else ""
+        super().__init__(f"worker process {worker} {how} while it read events{hint}")

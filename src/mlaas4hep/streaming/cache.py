@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class CachedSupply:
     ----------
     inner : Supply
         Asked for the runs that are missing, in their order.
-    cache : str
+    cache : str or Path
         Folder of the cache; made where it is not there.
     catalog : Catalog
     rules : EventRules
@@ -53,7 +54,7 @@ class CachedSupply:
     """
 
     def __init__(
-        self, inner: Supply, cache: str, catalog: Catalog, rules: EventRules, settings: StreamSettings
+        self, inner: Supply, cache: str | Path, catalog: Catalog, rules: EventRules, settings: StreamSettings
     ) -> None:
         self._inner = inner
         self._catalog = catalog

@@ -89,10 +89,10 @@ def encode_run(prepared: PreparedRun, x: npt.NDArray[np.float32]) -> EncodedRun:
     """
     if isinstance(prepared, EncodedRun):
         x[:] = prepared.events.x
-        events = prepared.events
-        return EncodedRun(
-            prepared.run, prepared.chosen, EncodedEvents(x, events.y, events.weight, events.id), prepared.cut_values
-        )
+        # What lies in shared memory is there for as long as its run is.
+        given = prepared.events
+        events = EncodedEvents(x, given.y.copy(), given.weight.copy(), given.id.copy())
+        return EncodedRun(prepared.run, prepared.chosen, events, prepared.cut_values)
     if not isinstance(prepared, PackedRun):
         raise TypeError(f"cannot encode {type(prepared).__name__}")
     every = np.arange(prepared.run.events)

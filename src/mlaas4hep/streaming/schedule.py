@@ -18,6 +18,13 @@ from mlaas4hep.streaming.reading import MAX_OPEN_FILES
 __all__ = ["Piece", "plan_pools", "share_of_runs"]
 
 
+PARTS = 4
+"""Parts in which the events of a run are used when shuffling."""
+
+HELD_POOLS = 2.0
+"""Pools over which these parts are spread: so many events stay in memory, not yet encoded, so that each pool takes from twice as many runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A share of the events of a run: those with the ranks ``start … stop - 1`` in the run's own order.
@@ -74,16 +81,35 @@ def plan_pools(
         bounds = [events * pool // count for pool in range(count + 1)]
         pool = 0
         position = 0
-        for index in sequence:
-            start = 0
-            while start < runs[index].events:
+        delay = 0.0 if generator is None else HELD_POOLS * events / count
+        for index, start, end in _parted(runs, sequence, delay):
+            while start < end:
                 while position >= bounds[pool + 1]:
                     pool += 1
-                stop = min(runs[index].events, start + bounds[pool + 1] - position)
+                stop = min(end, start + bounds[pool + 1] - position)
                 pools[pool].append(Piece(index, start, stop, last=stop == runs[index].events))
                 position += stop - start
-                start = stop
+                start = stop  # noqa: PLW2901 - the rest of the part goes into the next pool
     return pools
+
+
+def _parted(runs: Sequence[Run], sequence: Sequence[int], delay: float) -> list[tuple[int, int, int]]:
+    """Return parts ``(run, start, stop)`` of some runs in the order in which their events are wanted.
+
+    A run is not used up at once: its parts come one after the other, the last one ``delay`` events behind the first, with others' between them.
+    """
+    if not delay:
+        return [(index, 0, runs[index].events) for index in sequence]
+    placed = []
+    before = 0
+    for place, index in enumerate(sequence):
+        events = runs[index].events
+        for part in range(PARTS):
+            start, stop = events * part // PARTS, events * (part + 1) // PARTS
+            if stop > start:
+                placed.append((before + delay * part / (PARTS - 1), place, index, start, stop))
+        before += events
+    return [(index, start, stop) for _, _, index, start, stop in sorted(placed)]
 
 
 def share_of_runs(runs: Sequence[Run], groups: Sequence[Hashable], rank: int, world_size: int) -> list[Run]:
@@ -108,9 +134,10 @@ def share_of_runs(runs: Sequence[Run], groups: Sequence[Hashable], rank: int, wo
 
 
 def _mixed(runs: Sequence[Run], indices: Sequence[int], generator: np.random.Generator) -> list[int]:
-    """Return the runs of one group in random order, each file's spread evenly over its time.
+    """Return the runs of one group in random order, such that every part of the epoch holds something of every part of each file.
 
-    A file's time is the whole epoch; with more files than can be kept open it is a window, so that only so many are open at once.
+    Events of a file are often ordered by run or time, so a pool that took neighbouring clusters would be no fair sample. A file's time is the whole
+    epoch; with more files than can be kept open it is a window, so that only so many are open at once.
     """
     by_file: dict[int, list[int]] = {}
     for index in indices:
@@ -119,9 +146,24 @@ def _mixed(runs: Sequence[Run], indices: Sequence[int], generator: np.random.Gen
     placed: list[tuple[float, int]] = []
     for own in by_file.values():
         begin = generator.random() * (1 - window)
-        events = np.array([runs[index].events for index in own], np.float64)
-        order = generator.permutation(len(own))
-        behind = np.cumsum(events[order]) - events[order]
-        within = (behind + generator.random(len(own)) * events[order]) / max(1.0, float(events.sum()))
-        placed.extend((begin + window * float(place), own[rank]) for place, rank in zip(within, order, strict=True))
+        for part in _parts(runs, own):
+            order = generator.permutation(part)
+            events = np.array([runs[index].events for index in order], np.float64)
+            behind = np.cumsum(events) - events
+            within = (behind + generator.random(len(order)) * events) / max(1.0, float(events.sum()))
+            placed.extend(
+                (begin + window * float(place), int(index)) for place, index in zip(within, order, strict=True)
+            )
     return [index for _, index in sorted(placed)]
+
+
+def _parts(runs: Sequence[Run], own: list[int]) -> list[list[int]]:
+    """Divide the runs of a file, in order, into parts of about as many events; as many parts as each then has runs."""
+    count = max(1, int(len(own) ** 0.5))
+    total = max(1, sum(runs[index].events for index in own))
+    parts: list[list[int]] = [[] for _ in range(count)]
+    before = 0
+    for index in own:
+        parts[min(count - 1, before * count // total)].append(index)
+        before += runs[index].events
+    return [part for part in parts if part]

@@ -19,6 +19,7 @@ import numpy as np
 from mlaas4hep.errors import SettingError
 from mlaas4hep.streaming.batch import Batch, BlockStore
 from mlaas4hep.streaming.bounded_queue import BoundedQueue, QueueClosedError
+from mlaas4hep.streaming.cache import CachedSupply
 from mlaas4hep.streaming.catalog import Catalog
 from mlaas4hep.streaming.encoding import Encoding
 from mlaas4hep.streaming.epoch import EncodedPool, Epoch, Position
@@ -29,10 +30,14 @@ from mlaas4hep.streaming.schedule import plan_pools, share_of_runs
 from mlaas4hep.streaming.stream_settings import StreamSettings
 from mlaas4hep.streaming.supply import InThisProcess, Supply
 from mlaas4hep.streaming.timing import EpochReport, StageClock, stage
+from mlaas4hep.streaming.workers import WorkerProcesses
 
 __all__ = ["Batch", "EventStream", "Position", "StreamSettings"]
 
 STATE_VERSION = 2
+
+NOT_OF_CONTENT = ("workers", "cache")
+"""Settings that the batches do not depend on: what began with one value may go on with another."""
 
 
 class EventStream:
@@ -86,7 +91,9 @@ class EventStream:
         self._blocks = BlockStore(
             most + settings.batch_size, rules.encoding.width, labels.dtype, labels.shape, rules.identity.dtype
         )
-        self._supply: Supply = InThisProcess(catalog, rules, settings)
+        self._supply: Supply = (WorkerProcesses if settings.workers else InThisProcess)(catalog, rules, settings)
+        if settings.cache is not None:
+            self._supply = CachedSupply(self._supply, settings.cache, catalog, rules, settings)
 
     @property
     def encoding(self) -> Encoding:
@@ -106,6 +113,7 @@ class EventStream:
             self.settings,
             rank=self.settings.rank + self.settings.world_size * rank,
             world_size=self.settings.world_size * world_size,
+            workers=0,
         )
         stream = EventStream(self.catalog, self.rules, settings)
         stream.epoch = self.epoch
@@ -142,7 +150,7 @@ class EventStream:
             rules.identity.identifiers,
             rules.identity.split.to_dict(),
             None if rules.weights is None else rules.weights.to_dict(),
-            asdict(self.settings),
+            {name: value for name, value in asdict(self.settings).items() if name not in NOT_OF_CONTENT},
         )
         return hashlib.sha256(repr((parts, rules.labels)).encode()).hexdigest()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from mlaas4hep.errors import SettingError
@@ -36,11 +37,15 @@ class StreamSettings:
         Uncompressed bytes that are read at a time.
     rank, world_size : int
         Deliver only this share of the runs of clusters: those of all ranks together are the whole, each event once.
+    workers : int
+        Processes that read and encode; 0 for none beside this one. The batches are the same to the bit.
     mixing : {"proportional", "balanced"}
         Whether every pool holds the classes in their proportion, each event once; or as many events of each class, those of the smaller ones
         several times.
     weights : {"training", "signed"}
         Weights to learn from, or those of physics with their signs, which metrics use.
+    cache : str or Path, optional
+        Folder in which encoded events are kept for later epochs, streams and processes. The batches are the same to the bit.
     """
 
     fold: Fold | None = None
@@ -52,8 +57,10 @@ class StreamSettings:
     run_bytes: int = 12 * 2**20
     rank: int = 0
     world_size: int = 1
+    workers: int = 0
     mixing: Mixing = "proportional"
     weights: WeightKind = "training"
+    cache: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.fold is not None and self.fold not in FOLDS:
@@ -66,6 +73,10 @@ class StreamSettings:
             raise SettingError("seed", "an integer ≥ 0", self.seed)
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or not 0 <= self.rank < self.world_size:
             raise SettingError("rank", f"an integer from 0 to {self.world_size - 1}", self.rank)
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
+            raise SettingError("workers", "an integer ≥ 0", self.workers)
+        if self.cache is not None and (not isinstance(self.cache, str | Path) or not str(self.cache)):
+            raise SettingError("cache", "the name of a folder, or None", self.cache)
         for name, known in (("mixing", get_args(Mixing)), ("weights", get_args(WeightKind))):
             if getattr(self, name) not in known:
                 raise SettingError(name, " or ".join(f"'{value}'" for value in known), getattr(self, name))

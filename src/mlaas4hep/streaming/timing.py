@@ -47,7 +47,7 @@ class StageClock:
         self._since = 0.0
 
     def __enter__(self) -> StageClock:
-        self._outer = getattr(_of_thread, "clock", None)
+        self._outer: StageClock | None = getattr(_of_thread, "clock", None)
         _of_thread.clock = self
         return self
 
