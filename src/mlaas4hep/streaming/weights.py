@@ -159,6 +159,10 @@ class Weights:
         plain = {name: _tuples(value) for name, value in values.items() if name != "weighting"}
         return cls(weighting=Weighting.from_value(values["weighting"]), **plain)
 
+    @cached_property
+    def _events(self) -> EventWeights:
+        return EventWeights(self.weighting, self.files, self.per_file)
+
     def _factors_of(self, run: TrainingRun) -> Floats | np.float64:
         if not self.classes:
             return self._table[self._events.bins(run, self.edges)] if self.edges else self._table[0]
