@@ -172,7 +172,10 @@ class BinCounts:
             return np.array([middle - half, middle + half])
         step = _step(high - low + 1)
         numbers = low + step * np.arange(-(-(high - low + 1) // step) + 1)
-        return np.asarray(np.ldexp(numbers.astype(np.float64), unit), np.float64)
+        with np.errstate(over="ignore"):
+            edges = np.ldexp(numbers.astype(np.float64), unit)
+        largest = np.finfo(np.float64).max
+        return np.asarray(np.clip(edges, -largest, largest), np.float64)
 
     def _stretch(self) -> tuple[int, int]:
         """First and last bin to show."""
