@@ -259,6 +259,8 @@ def _check_local(path: str) -> None:
 
 def _require_whole(file: Any, path: str, size: int) -> None:
     due = int(file.file.fEND)
+    if due <= 0:
+        raise SourceError(path, f"its header is damaged: it says that the file ends at byte {due}")
     if size < due:
         raise SourceError(path, f"is cut off: it has {size} of {due} bytes")
 
