@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -22,6 +21,7 @@ import pyarrow as pa
 from mlaas4hep.streaming.cache_names import PART, ShardName
 from mlaas4hep.streaming.catalog import Run
 from mlaas4hep.streaming.encoded import EncodedEvents, EncodedRun
+from mlaas4hep.streaming.row_kernels import checksum
 
 __all__ = ["DamagedShardError", "ShardFormat", "read_shard", "write_shard"]
 
@@ -221,34 +221,3 @@ def _checksum_of(buffer: Any) -> int:
     rest = np.zeros(64, np.uint8)
     rest[: len(data) - whole] = data[whole:]
     return int(checksum(data[:whole].view(np.uint64), rest.view(np.uint64), len(data)))
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def checksum(words: npt.NDArray[np.uint64], rest: npt.NDArray[np.uint64], length: int) -> int:
-    """Return a checksum of 64 bits, made to run at the speed of memory: it finds what disks and people do to files, and no forger.
-
-    As in Fletcher's checksum a first sum tells that a word has changed and a second one that words have changed places; eight of each run side by
-    side.
-
-    Parameters
-    ----------
-    words : uint64 array of shape ``[8 n]``
-    rest : uint64 array of shape ``[8]``
-        What is behind them, filled up with zeros.
-    length : int
-        Bytes of the file.
-    """
-    first = np.zeros(8, np.uint64)
-    second = np.zeros(8, np.uint64)
-    for start in range(0, words.size, 8):
-        for lane in range(8):
-            first[lane] += words[start + lane]
-            second[lane] += first[lane]
-    total = np.uint64(length)
-    for lane in range(8):
-        first[lane] += rest[lane]
-        second[lane] += first[lane]
-        for part in (first[lane], second[lane]):
-            total = (total ^ part) * np.uint64(0x9E3779B97F4A7C15)
-            total ^= total >> np.uint64(29)
-    return total  # type: ignore[return-value]

@@ -6,15 +6,16 @@ Scaled values and mask are one array here: NaN where absent, which takes a fifth
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.streaming.batch import Batch
 from mlaas4hep.streaming.catalog import Run
 from mlaas4hep.streaming.prepared import PackedRun, PreparedRun
+from mlaas4hep.streaming.row_kernels import copy_bytes, copy_rows
 
 __all__ = ["EncodedEvents", "EncodedRun", "encode_run"]
 
@@ -68,14 +69,20 @@ class EncodedRun:
         copy_rows(self.events.x, places, to, block.x, block.mask.view(np.uint8))
         block.y[to] = self.events.y[places]
         block.weight[to] = self.events.weight[places]
-        block.id[to] = self.events.id[places]
+        copy_bytes(_as_bytes(self.events.id), places, to, _as_bytes(block.id))
         return 0
 
     def _places(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return where in the arrays some of the run's events are."""
-        if self.chosen is None:
-            return rows
-        return (np.cumsum(self.chosen) - 1)[rows]
+        return rows if self._place_of_event is None else self._place_of_event[rows]
+
+    @cached_property
+    def _place_of_event(self) -> npt.NDArray[np.int64] | None:
+        return None if self.chosen is None else np.cumsum(self.chosen) - 1
+
+
+def _as_bytes(records: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
+    return records.view(np.uint8).reshape(len(records), records.dtype.itemsize)
 
 
 def encode_run(prepared: PreparedRun, x: npt.NDArray[np.float32]) -> EncodedRun:
@@ -102,35 +109,3 @@ def encode_run(prepared: PreparedRun, x: npt.NDArray[np.float32]) -> EncodedRun:
     x[mask] = np.nan
     events = EncodedEvents(x, prepared.y[rows], prepared.weight[rows], prepared.records[rows])
     return EncodedRun(prepared.run, prepared.chosen, events, cut)
-
-
-@numba.njit(nogil=True, cache=True)
-def copy_rows(
-    source: npt.NDArray[np.float32],
-    rows: npt.NDArray[np.int64],
-    destinations: npt.NDArray[np.int64],
-    x: npt.NDArray[np.float32],
-    mask: npt.NDArray[np.uint8],
-) -> None:
-    """Copy rows to rows of a block, and part them into values and mask.
-
-    Parameters
-    ----------
-    source : float32 array of shape ``[n, places]``
-        NaN where absent.
-    rows, destinations : int64 array of shape ``[k]``
-        Row of the source, and row of the block that it goes to.
-    x : float32 array of shape ``[block, places]``
-        Filled with the values, 0 where absent.
-    mask : uint8 array of shape ``[block, places]``
-        Filled with 1 where absent.
-    """
-    for index in range(rows.size):
-        row = source[rows[index]]
-        to_x = x[destinations[index]]
-        to_mask = mask[destinations[index]]
-        for place in range(row.size):
-            value = row[place]
-            absent = value != value  # noqa: PLR0124 - NaN
-            to_x[place] = np.float32(0.0) if absent else value
-            to_mask[place] = absent
