@@ -151,7 +151,11 @@ def test_the_kernel_equals_the_per_event_version_for_any_rows_in_any_order(
 
 
 @given(
-    st.lists(st.lists(NUMBERS | st.sampled_from([1.0, 2.0]), max_size=9) | st.lists(NUMBERS, min_size=65), max_size=4),
+    st.lists(
+        st.lists(NUMBERS | st.sampled_from([1.0, 2.0, -math.inf]), max_size=9)
+        | st.lists(st.sampled_from([1.0, 2.0, 3.0, -math.inf, math.inf, math.nan]), min_size=65, max_size=70),
+        max_size=4,
+    ),
     st.booleans(),
 )
 def test_objects_are_ordered_as_a_stable_sort_orders_them_with_nan_last(

@@ -235,6 +235,16 @@ def test_settings_that_cannot_be_are_named_with_what_would_be_right(
         specs.make_encoding(VectorSettings(**settings))
 
 
+def test_specs_of_the_original_make_objects_too_but_no_quantiles(specs: Specs) -> None:
+    keys = ("jdim", "minv", "maxv", "fkeys", "jkeys", "nans", "events")
+    original = Specs.from_dict({key: specs.to_dict()[key] for key in keys})
+    settings = VectorSettings(normalisation={"*_pt": "none"}, layout="objects", order_by="pt", clip=(0, 1))
+    members = {c.name: c.members for c in original.make_encoding(settings).collections}
+    assert members == {c.name: c.members for c in specs.make_encoding(settings).collections}
+    with pytest.raises(SettingError, match="'minmax' or 'none' with specs that hold nothing but ranges; got 'log'"):
+        original.make_encoding(VectorSettings(normalisation="log"))
+
+
 def test_objects_need_a_collection(write_tree: Any) -> None:
     dataset = mlaas4hep.open(write_tree("f.root", {"x": np.arange(9.0), "l_pt": ak.Array([[1.0]] * 9)}))
     with pytest.raises(SettingError, match="'layout' must be 'flat' where there are no collections"):

@@ -147,7 +147,7 @@ def order_objects(key: npt.NDArray[np.float64], offsets: Int64, descending: bool
         For each position, the object that comes to stand there.
     """
     order = np.arange(key.size)
-    # NaN is behind every number in both directions, since numbers are compared in one only.
+    # Smallest rank first; NaN has the rank of the last number, and stands behind it.
     rank = np.empty_like(key)
     for position in range(key.size):
         value = -key[position] if descending else key[position]
@@ -156,14 +156,12 @@ def order_objects(key: npt.NDArray[np.float64], offsets: Int64, descending: bool
         start, stop = offsets[event], offsets[event + 1]
         if stop - start > 64:
             # Inserting takes the square of the length: not for lists that may have any.
-            sorted_rank = rank[start:stop]
-            nan = np.isnan(key[start:stop])
-            inner = np.argsort(sorted_rank, kind="mergesort")
+            inner = start + np.argsort(rank[start:stop], kind="mergesort")
             front = start
             for wanted in (False, True):
-                for place in inner:
-                    if nan[place] == wanted:
-                        order[front] = start + place
+                for moving in inner:
+                    if np.isnan(key[moving]) == wanted:
+                        order[front] = moving
                         front += 1
             continue
         for position in range(start + 1, stop):
@@ -271,16 +269,19 @@ def encode_rows(
                         to_x[place + position] = (value - minus) * times
                         to_mask[place + position] = 0
             else:
+                # Out of the loop by hand: for all that the compiler knows, what is written could be these arrays.
                 strides, is_log, logarithms, clips = further
+                step, log = strides[feature], is_log[feature]
+                log_shift, log_scale = logarithms[feature]
                 low, high = clips[feature]
                 for position in range(count):
                     value = content[begin + position]
                     if np.isfinite(value):
                         scaled = (value - minus) * times
-                        if is_log[feature]:
-                            log = np.log1p(np.float64(scaled)) if scaled > 0 else 0.0
-                            scaled = np.float32((log - logarithms[feature, 0]) * logarithms[feature, 1])
+                        if log:
+                            logarithm = np.log1p(np.float64(scaled)) if scaled > 0 else 0.0
+                            scaled = np.float32((logarithm - log_shift) * log_scale)
                         to_x[place] = low if scaled < low else high if scaled > high else scaled
                         to_mask[place] = 0
-                    place += strides[feature]
+                    place += step
     return cut

@@ -13,6 +13,7 @@ from mlaas4hep.streaming.encoding import LAYOUTS, Encoding, Feature, Layout
 from mlaas4hep.streaming.formats.base import ColumnType
 from mlaas4hep.streaming.normalisation import NORMALISATIONS, Normalisation, chosen_normalisation, scaling
 from mlaas4hep.streaming.objects import Collection, find_collections
+from mlaas4hep.streaming.statistics import BranchStatistics
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.specs import Specs
@@ -127,9 +128,10 @@ def _scaled(feature: Feature, specs: Specs, settings: VectorSettings) -> Feature
     """Return a feature of the original's vector with the scaling and the clip that are set."""
     kind = chosen_normalisation(settings.normalisation, feature.branch)
     if kind != "minmax":
-        if feature.branch not in specs.train_statistics:
-            raise SettingError("normalisation", "'minmax' with specs that hold nothing but ranges", kind)
-        feature = replace(feature, **scaling(kind, specs.train_statistics[feature.branch])._asdict())
+        known = specs.train_statistics.get(feature.branch)
+        if known is None and kind != "none":
+            raise SettingError("normalisation", "'minmax' or 'none' with specs that hold nothing but ranges", kind)
+        feature = replace(feature, **scaling(kind, known or BranchStatistics())._asdict())
     clip = settings.clip
     if isinstance(clip, Mapping):
         clip = _chosen(clip, feature.branch)
