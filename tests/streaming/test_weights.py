@@ -105,7 +105,7 @@ def test_balanced_classes_have_equal_sums_and_the_mean_is_one(made: list[Any], r
         assume(False)
     weight, keep = events.training(weights)
     used = events.chosen & keep
-    assume(np.abs(weight[used]).max() < 1e3)
+    assume(np.abs(weight[used]).max() < 100)
     sums = [weight[used & (events.y == label)].sum() for label in (0, 1)]
     assert sums[0] == pytest.approx(sums[1], rel=1e-3 if rule == "keep" else 1e-6)
     assert weight[used].mean() == pytest.approx(1.0, rel=1e-3 if rule == "keep" else 1e-6)
