@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip --disable-pip-version-check --quiet
 # What tests run beside Python, as command:package. Without xrootd the tests of remote files are skipped, except where CI=true.
-TOOLS := curl:curl xrootd:xrootd-server
+TOOLS := curl:curl openssl:openssl xrootd:xrootd-server
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench docs clean tools

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import make_events, write_tree_file
+from tests.streaming.servers import XRootDServer, require_xrootd
 
 import mlaas4hep
 from mlaas4hep.errors import LabelError, SettingError, SourceError
@@ -196,3 +197,66 @@ def test_a_class_that_lost_all_its_files_is_named(two: list[Path]) -> None:
     two[1].write_bytes(b"root")
     with pytest.raises(LabelError, match="no file with the label '0' could be opened"):
         mlaas4hep.open(two, labels=[1, 0], on_bad_file="skip")
+
+
+def test_a_folder_gives_every_file_that_can_be_read_sorted(tmp_path: Path) -> None:
+    for name in ("b.root", "a.parquet", "c.csv.gz", "d.JSONL", "e.h5", "notes.txt", "f.root.gz", "Makefile"):
+        (tmp_path / name).touch()
+    (tmp_path / "inner.root").mkdir()
+    expected = ["a.parquet", "b.root", "c.csv.gz", "d.JSONL", "e.h5"]
+    assert expand_files(tmp_path) == expand_files(f"{tmp_path}/") == [str(tmp_path / name) for name in expected]
+
+
+def test_a_folder_without_any_file_that_can_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"the folder holds no file that can be read \(\.root, .*\); a pattern"):
+        expand_files(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(SourceError, match=r"\), only 1 others; a pattern takes any"):
+        expand_files(tmp_path)
+    assert expand_files(f"{tmp_path}/*.txt") == [f"{tmp_path}/notes.txt"]
+
+
+@pytest.mark.parametrize("way", ["list", "folder", "pattern", "text file"])
+def test_twenty_thousand_names_are_found_with_few_looks_at_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    paths = [str(folder / f"{index:05}.root") for index in range(20_000)]
+    for path in paths:
+        os.close(os.open(path, os.O_CREAT))
+    (tmp_path / "names.txt").write_text("\n".join(paths))
+    names = {"list": paths, "folder": folder, "pattern": f"{folder}/*.root", "text file": str(tmp_path / "names.txt")}
+    looks = []
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda *args, **kwargs: (looks.append(args), stat(*args, **kwargs))[1])
+    found = find_files(names[way])  # type: ignore[arg-type]
+    monkeypatch.undo()
+    assert [file.path for file in found] == paths
+    assert len(looks) <= 3 * len(paths)
+
+
+def test_folders_and_patterns_on_an_xrootd_server_are_listed(tmp_path: Path) -> None:
+    require_xrootd()
+    server = XRootDServer()
+    try:
+        (tmp_path / "x").write_text("x")
+        for name in ("b.root", "a.root", "c.parquet", "notes.txt"):
+            server.add(tmp_path / "x", name)
+        url = f"{server.url}/store"
+        assert expand_files(f"{url}/") == [f"{url}/a.root", f"{url}/b.root", f"{url}/c.parquet"]
+        assert expand_files(f"{url}/*.root:Runs") == [f"{url}/a.root:Runs", f"{url}/b.root:Runs"]
+        one, two = find_files("/store/*.root", ["root://127.0.0.1:1", server.url])
+        assert (one.logical_name, two.logical_name) == ("/store/a.root", "/store/b.root")
+        assert one.alternatives == (f"{url}/a.root",)
+        with pytest.raises(SourceError, match=r"store/x\*\.root: no file matches this pattern"):
+            expand_files(f"{url}/x*.root")
+        with pytest.raises(SourceError, match=r"elsewhere/: the server refused the access: no proxy"):
+            expand_files(f"{server.url}/elsewhere/")
+    finally:
+        server.close()
+
+
+def test_a_question_mark_in_a_url_is_no_pattern() -> None:
+    url = "root://127.0.0.1:1//store/f.root?authz=a*b"
+    assert find_files(url) == [SourceFile(url)]

@@ -8,6 +8,7 @@ name a line and ``#`` for comments.
 from __future__ import annotations
 
 import glob
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlaas4hep.errors import SourceError
+from mlaas4hep.streaming.formats import EXTENSIONS
+from mlaas4hep.streaming.remote_listing import list_remote
 
 __all__ = ["DEFAULT_REDIRECTOR", "SourceFile", "expand_files", "find_files", "read_list"]
 
@@ -23,6 +26,10 @@ DEFAULT_REDIRECTOR = "root://cms-xrd-global.cern.ch"
 
 DAS_SECONDS = 120
 """How long ``dasgoclient`` may take to name the files of a dataset."""
+
+COMPRESSIBLE = tuple(
+    text + packed for text in (".csv", ".json", ".jsonl", ".ndjson") for packed in ("", ".gz", ".bz2", ".zst")
+)
 
 WITH_TREE = re.compile(r"(?P<path>.+\.root):(?P<tree>[^:]+)", re.IGNORECASE)
 
@@ -103,8 +110,9 @@ def find_files(
     Parameters
     ----------
     names : str, Path, or sequence of them
-        Paths, folders (all ROOT files in them), patterns with ``*``, URLs, ``/store/…`` names, ``das:/Primary/Processed/TIER``; what ends in
-        ``.root`` may be followed by ``:tree``. A string may be a comma-separated list or name a text file that holds the list.
+        Paths, folders (the files in them that can be read), patterns with ``*``, URLs, ``/store/…`` names, ``das:/Primary/Processed/TIER``; what
+        ends in ``.root`` may be followed by ``:tree``. Folders and patterns may be URLs; a folder's ends in ``/``. A string may be a comma-separated
+        list or name a text file that holds the list.
     redirector : str or sequence of str
         What is put before a ``/store/…`` name that is no local file; several, also separated by commas, are tried in order.
 
@@ -165,17 +173,20 @@ def _find(name: str, redirectors: Sequence[str]) -> list[SourceFile]:
     if parts and ("://" in name or not Path(name).exists()):
         return [replace(file, tree=parts["tree"].strip("/")) for file in _find(parts["path"], redirectors)]
     if "://" in name:
-        return [SourceFile(name)]
+        if not name.endswith("/") and "*" not in name.partition("://")[2].partition("?")[0]:
+            return [SourceFile(name)]
+        return [SourceFile(url) for url in _readable(list_remote(name), name)]
     path = Path(name).expanduser()
     if path.is_dir():
-        inside = sorted(str(file) for file in path.glob("*.root"))
-        if not inside:
-            raise SourceError(name, "the folder holds no ROOT file")
-        return [SourceFile(file) for file in inside]
+        with os.scandir(path) as entries:
+            inside = [str(path / entry.name) for entry in entries if entry.is_file()]
+        return [SourceFile(file) for file in _readable(inside, name)]
     if path.exists():
         return [SourceFile(str(path))]
     if glob.has_magic(name):
         matching = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - a pattern may be absolute
+        if not matching and name.startswith("/store/"):
+            return [_logical(file, redirectors) for file in _logical_names(name, redirectors)]
         if not matching:
             raise SourceError(name, "no file matches this pattern")
         return [SourceFile(file) for file in matching]
@@ -185,6 +196,43 @@ def _find(name: str, redirectors: Sequence[str]) -> list[SourceFile]:
 def _logical(name: str, redirectors: Sequence[str]) -> SourceFile:
     first, *others = (f"{redirector}/{name}" for redirector in redirectors)
     return SourceFile(first, None, tuple(others), name)
+
+
+def _logical_names(pattern: str, redirectors: Sequence[str]) -> list[str]:
+    """Return the ``/store/…`` names that fit a pattern, as the first redirector knows them that answers."""
+    problem: SourceError | None = None
+    for redirector in redirectors:
+        try:
+            return [url.removeprefix(f"{redirector}/") for url in list_remote(f"{redirector}/{pattern}")]
+        except SourceError as error:
+            problem = problem or error
+    assert problem is not None  # there is at least one redirector  # noqa: S101
+    raise problem
+
+
+def _readable(files: Sequence[str], folder: str) -> list[str]:
+    """Return the files of a folder that hold events by their extensions, sorted; a pattern is taken at its word."""
+    if not folder.endswith("/") and "*" in folder:
+        return sorted(files)
+    readable = sorted(file for file in files if is_readable(file))
+    if not readable:
+        others = f", only {len(files)} others" if files else ""
+        raise SourceError(
+            folder, f"the folder holds no file that can be read ({', '.join(EXTENSIONS)}){others}; a pattern takes any"
+        )
+    return readable
+
+
+def is_readable(name: str) -> bool:
+    """Whether a name ends as those of files that hold events.
+
+    Examples
+    --------
+    >>> [name for name in ("a.root", "b.csv.GZ", "c.parquet", "notes.txt", "old.root.gz") if is_readable(name)]
+    ['a.root', 'b.csv.GZ', 'c.parquet']
+    """
+    lower = name.lower()
+    return lower.endswith((*EXTENSIONS, *COMPRESSIBLE))
 
 
 def _files_of_dataset(dataset: str) -> list[str]:
