@@ -136,6 +136,11 @@ class Alignment:
         self._bytes = np.zeros(len(self._wanted))
         self._events = 0
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Branches that are to be read."""
+        return self._wanted
+
     def add(self, path: str, columns: Mapping[str, ColumnType], entries: int = 1) -> None:
         """Take up one more file; one that does not fit leaves no trace.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.errors import BranchesDifferError, nearest_names, quoted
+from mlaas4hep.streaming.alignment import Alignment, Settled
 from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults
 from mlaas4hep.streaming.formats import ColumnType, Reader
 from mlaas4hep.streaming.losses import Loss, LossReport
@@ -156,27 +156,32 @@ class Catalog:
 def build_catalog(
     files: Sequence[SourceFile],
     opener: Opener,
-    columns: Sequence[str],
+    alignment: Alignment,
+    view: View,
     first: Reader,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Catalog, LossReport]:
-    """Make the catalogue of some files.
+) -> tuple[Catalog, Settled, LossReport]:
+    """Make the catalogue of some files, of the files' own branches only.
 
     Parameters
     ----------
     files : sequence of SourceFile
     opener : Opener
         Opens them, and knows what to do with those that cannot be.
-    columns : sequence of str
-        Branches that will be read.
+    alignment : Alignment
+        Knows which branches are wanted, and what to do where files do not agree.
+    view : View
+        Its preprocessing changes what a file has.
     first : Reader
-        The first of the files, open; every other is compared with it.
+        The first of the files, open and preprocessed.
     progress : callable, optional
         Called with the number of files done and of all.
 
     Returns
     -------
     catalog : Catalog
+    settled : Settled
+        What the files have in common.
     losses : LossReport
         Files that were left out; empty unless the rule is to skip or quarantine bad files.
 
@@ -185,25 +190,26 @@ def build_catalog(
     SourceError, TreeNotFoundError
         If a file cannot be read or has no such tree.
     BranchesDifferError
-        If a file lacks one of the branches or has it with another type.
+        If a file lacks one of the branches that it must have, or has it with another type.
     """
     losses = LossReport()
-    described = [_describe(first, files[0], columns)]
-    sizes = {name: first.columns[name].bytes_per_event * first.entries for name in columns}
+    described: list[CatalogFile] = []
+
+    def describe(reader: Reader, source: SourceFile) -> None:
+        alignment.add(reader.path, reader.columns, reader.entries)
+        described.append(_describe(reader, source, [name for name in alignment.wanted if name in reader.columns]))
+
+    describe(first, files[0])
     for done, source in enumerate(files[1:], start=2):
         try:
             with opener.open(source) as reader:
-                _compare(reader, first, columns)
-                described.append(_describe(reader, source, columns))
-                for name in columns:
-                    sizes[name] += reader.columns[name].bytes_per_event * reader.entries
+                describe(view.preprocessed(reader), source)
         except BAD_FILE_ERRORS as error:
             losses.add(Loss(source.path, 0, None, opener.faults.lose(source.path, error)))
         if progress is not None:
             progress(done, len(files))
-    entries = max(1, sum(file.entries for file in described))
-    types = {name: replace(first.columns[name], bytes_per_event=sizes[name] / entries) for name in columns}
-    return Catalog(opener.tree, tuple(described), types, opener.faults, opener.dtype), losses
+    settled = alignment.settle()
+    return Catalog(opener.tree, tuple(described), settled.columns, opener.faults, opener.dtype), settled, losses
 
 
 def _describe(reader: Reader, source: SourceFile, columns: Sequence[str]) -> CatalogFile:
@@ -216,20 +222,3 @@ def _describe(reader: Reader, source: SourceFile, columns: Sequence[str]) -> Cat
         source.tree,
         source.alternatives,
     )
-
-
-def _compare(reader: Reader, first: Reader, columns: Sequence[str]) -> None:
-    missing = [name for name in columns if name not in reader.columns]
-    if missing:
-        nearest = nearest_names(missing[0], reader.columns) if len(missing) == 1 else ()
-        hint = f"; nearest: {quoted(nearest)}" if nearest else ""
-        raise BranchesDifferError(
-            reader.path, first.path, f"it has no branch {quoted(missing)}{hint}; leave out what not all files have"
-        )
-    for name in columns:
-        if not reader.columns[name].same_kind(first.columns[name]):
-            raise BranchesDifferError(
-                reader.path,
-                first.path,
-                f"branch '{name}' holds {reader.columns[name]} there and {first.columns[name]} in the first",
-            )

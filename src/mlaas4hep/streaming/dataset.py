@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,21 @@ from mlaas4hep.streaming.catalog import Catalog
 from mlaas4hep.streaming.encoding import Encoding
 from mlaas4hep.streaming.features import BranchRoles
 from mlaas4hep.streaming.identity import Identity
-from mlaas4hep.streaming.labels import Labels, Targets
+from mlaas4hep.streaming.labels import Labels
 from mlaas4hep.streaming.losses import LossReport
+from mlaas4hep.streaming.passes import find_separating_features, learn_dataset_weights
 from mlaas4hep.streaming.prepared import EventRules
 from mlaas4hep.streaming.reading import loaded_runs
 from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES, Progress, count_folds, scan_specs
 from mlaas4hep.streaming.selection import EventSelection
+from mlaas4hep.streaming.separation import THRESHOLD, Separation
 from mlaas4hep.streaming.specs import Specs
 from mlaas4hep.streaming.splitting import FOLDS, Fold, Split
 from mlaas4hep.streaming.stream import Batch, EventStream, StreamSettings
+from mlaas4hep.streaming.targets import Targets
+from mlaas4hep.streaming.vector import VectorSettings
+from mlaas4hep.streaming.weighting import Weighting
+from mlaas4hep.streaming.weights import Weights
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.torch_dataset import TorchEventDataset
@@ -46,10 +53,16 @@ class Dataset:
         Statistics that are known already.
     losses : LossReport, optional
         What could not be catalogued.
+    vector : VectorSettings, optional
+        What the event vector shall be.
+    weighting : Weighting, optional
+        How events are weighted.
+    notes : sequence of str
+        What a person should know of how the files were taken together, a line each.
 
     Attributes
     ----------
-    catalog, roles, labels, split
+    catalog, roles, labels, split, vector, weighting, notes
         As given.
     losses : LossReport
         Bad files and events: those that were left out of the catalogue, and those that scans over all events missed. A stream has its own.
@@ -63,12 +76,19 @@ class Dataset:
         split: Split,
         specs: Specs | None = None,
         losses: LossReport | None = None,
+        *,
+        vector: VectorSettings | None = None,
+        weighting: Weighting | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.catalog = catalog
         self.roles = roles
         self.labels = labels
         self.split = split
         self.losses = losses or LossReport()
+        self.vector = vector or VectorSettings()
+        self.weighting = weighting or Weighting()
+        self.notes = tuple(notes)
         self._specs = specs
 
     @property
@@ -124,7 +144,18 @@ class Dataset:
             raise SourceError(
                 self.files[0], f"no event is left for training: {self.events} in all, split {self.split.to_dict()}"
             )
-        return self.specs.encoding
+        return self.specs.make_encoding(self.vector, self.catalog.columns)
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """Weights of the events, None where all are 1; the first use reads what they are made of once or twice.
+
+        Raises
+        ------
+        WeightError, SettingError
+            If a weight is not finite, or does not go together with what is set.
+        """
+        return learn_dataset_weights(self.catalog, self.labels, self.identity, self.weighting, self.losses)
 
     @cached_property
     def fold_counts(self) -> npt.NDArray[np.int64]:
@@ -156,7 +187,7 @@ class Dataset:
             "features": sorted(self.features),
             "identifiers": list(self.roles.identifiers),
             "split": self.split.to_dict(),
-            **({"selection": self.selection.to_dict()} if self.selection else {}),
+            **self.catalog.view.to_dict(),
         }
 
     def with_specs(self, specs: Specs) -> Dataset:
@@ -170,7 +201,26 @@ class Dataset:
         mismatch = specs.mismatch(self.describe())
         if mismatch is not None:
             raise SettingError("specs", "of these files and branches", mismatch)
-        return Dataset(self.catalog, self.roles, self.labels, self.split, specs, self.losses)
+        dataset = copy(self)
+        dataset._specs = specs
+        dataset.__dict__.pop("encoding", None)
+        return dataset
+
+    def separating_features(self, threshold: float = THRESHOLD, max_events: int = 200_000) -> list[Separation]:
+        """Return the features that separate the classes by themselves, judged on training events; reads about so many events.
+
+        Parameters
+        ----------
+        threshold : float
+            Area under the ROC curve above which a feature is named.
+        max_events : int
+            Events that are looked at, in runs of clusters from all over the files.
+        """
+        if not isinstance(self.labels, Labels) or len(self.classes) < 2:
+            return []
+        return find_separating_features(
+            self.catalog, self.labels, self.identity, self.features, threshold, max_events, self.losses
+        )
 
     def class_counts(self, fold: Fold | None = None) -> dict[str, int]:
         """Return the number of events of each class in a fold, or in all; with no labels the one key ``''``."""
@@ -198,7 +248,7 @@ class Dataset:
         for name, value in settings.items():
             if name not in known:
                 raise SettingError(name, f"a setting of a stream ({', '.join(known)})", value)
-        rules = EventRules(encoding or self.encoding, self.identity, self.labels)
+        rules = EventRules(encoding or self.encoding, self.identity, self.labels, self.weights)
         return EventStream(self.catalog, rules, StreamSettings(fold=fold, **settings))
 
     def batches(self, batch_size: int = 512, fold: Fold | None = None, **settings: Any) -> Iterator[Batch]:
@@ -233,7 +283,7 @@ class Dataset:
         """
         vector = encoding or self.encoding
         plan = KernelPlan(vector, scaled=False)
-        columns = tuple(dict.fromkeys((*vector.branches, *self.identity.identifiers)))
+        columns = tuple(dict.fromkeys((*vector.sources, *self.identity.identifiers)))
         runs = self.catalog.runs(RUN_BYTES, columns)
         with loaded_runs(self.catalog, runs, columns, QUEUE_BYTES, self.losses) as loaded:
             for one in loaded:

@@ -158,7 +158,7 @@ class Epoch:
 def _balanced(
     chosen: list[tuple[PreparedRun, npt.NDArray[np.int64]]], generator: np.random.Generator | None
 ) -> list[tuple[PreparedRun, npt.NDArray[np.int64]]]:
-    """Repeat events of the smaller classes until every class that is there has as many as the largest, each event as often as any other or once more."""
+    """Repeat events of the smaller classes until each has as many as the largest, each event as often as others of its class or once more."""
     if not chosen:
         return chosen
     classes = np.concatenate([run.classes(rows) for run, rows in chosen])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mlaas4hep.errors import BranchNotFoundError, BranchTypeError, SettingError, quoted
@@ -39,6 +39,17 @@ class BranchRoles:
     identifiers: tuple[str, ...]
     purposes: Mapping[str, str]
     excluded: Mapping[str, str]
+
+    def without(self, left_out: Mapping[str, str]) -> BranchRoles:
+        """Return the same without some features.
+
+        Parameters
+        ----------
+        left_out : mapping of str to str
+            Each, and why.
+        """
+        features = tuple(name for name in self.features if name not in left_out)
+        return replace(self, features=features, excluded={**self.excluded, **left_out})
 
     @property
     def read(self) -> tuple[str, ...]:

@@ -6,28 +6,40 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mlaas4hep.errors import SettingError, SourceError
+from mlaas4hep.streaming.alignment import Alignment, MissingBranch
 from mlaas4hep.streaming.catalog import build_catalog
 from mlaas4hep.streaming.checksums import Checksums
+from mlaas4hep.streaming.cross_sections import weighting_of_some_files
 from mlaas4hep.streaming.dataset import Dataset
+from mlaas4hep.streaming.encoding import Layout
 from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults, OnBadFile
 from mlaas4hep.streaming.features import GeneratorLevel, choose_features
-from mlaas4hep.streaming.formats import Reader
+from mlaas4hep.streaming.formats import ColumnType, Reader, format_of
 from mlaas4hep.streaming.identity import IDENTIFIERS
-from mlaas4hep.streaming.labels import Labels, LabelValue, Targets, is_expression, parse_labels
+from mlaas4hep.streaming.labels import Labels, LabelValue, is_expression, parse_labels
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.lumi_mask import LumiMask
+from mlaas4hep.streaming.normalisation import Normalisation
 from mlaas4hep.streaming.opening import Opener
+from mlaas4hep.streaming.preprocessing import Preprocessing
 from mlaas4hep.streaming.retry import RetryPolicy
 from mlaas4hep.streaming.scan import label_values
 from mlaas4hep.streaming.selection import EventSelection
 from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files
 from mlaas4hep.streaming.specs import Specs
 from mlaas4hep.streaming.splitting import Split
+from mlaas4hep.streaming.targets import Targets
+from mlaas4hep.streaming.vector import Clip, VectorSettings
 from mlaas4hep.streaming.view import View
+from mlaas4hep.streaming.weighting import Weighting
 
 __all__ = ["open_dataset"]
+
+TYPED_BY_VALUES = ("csv", "json")
+"""Formats in which the type of a column follows from its values, so that two files may differ in it."""
 
 
 def open_dataset(
@@ -47,6 +59,15 @@ def open_dataset(
     object_cuts: Mapping[str, str] | None = None,
     lumi_mask: str | Path | LumiMask | None = None,
     target: str | Sequence[str] | None = None,
+    weights: str | Mapping[str, Any] | Weighting | None = None,
+    normalisation: Normalisation = "minmax",
+    clip: Clip | None = None,
+    layout: Layout = "flat",
+    max_objects: int | Mapping[str, int] | None = None,
+    order_by: str | Mapping[str, str] | None = None,
+    collections: Mapping[str, str | Sequence[str]] | None = None,
+    preproc: str | Path | Preprocessing | None = None,
+    missing_branch: MissingBranch = "error",
     specs: Specs | str | Path | None = None,
     redirector: str | Sequence[str] = DEFAULT_REDIRECTOR,
     on_bad_file: OnBadFile = "fail",
@@ -89,6 +110,15 @@ def open_dataset(
         Certified luminosity sections, as a JSON file; events of others are left out.
     target : str or sequence of str, optional
         Columns or expressions whose values are to be predicted, in place of labels.
+    weights : str, mapping or Weighting, optional
+        Branch or expression with the weight of an event, or settings by name (``cross_sections``, ``negative``, ``balance_classes``, …): see
+        docs/weights.md.
+    normalisation, clip, layout, max_objects, order_by, collections
+        What the event vector shall be, as :class:`~mlaas4hep.streaming.vector.VectorSettings` and docs/encoding.md say.
+    preproc : str, Path or Preprocessing, optional
+        A Python file with ``def preprocessing(rec)``, which changes the columns of events before anything else sees them. It is executed.
+    missing_branch : {"error", "fill", "intersect"}
+        What is done about a branch that some files lack: raise an error, take its values there as absent, or do without the branch.
     specs : Specs, str or Path, optional
         Statistics that are known already, or the file that holds them; they must be of these files.
     redirector : str or sequence of str
@@ -141,18 +171,32 @@ def open_dataset(
     known_labels = Labels() if by_file is None else Labels.of_files(by_file, [source.path for source in sources])
     targets = _targets(target, labels)
     chosen = _event_selection(selection, new_columns, object_cuts, lumi_mask)
+    weighting = Weighting.from_value(weights)
+    vector = VectorSettings(
+        normalisation=normalisation,
+        clip=clip,
+        layout=layout,
+        max_objects=max_objects,
+        order_by=order_by,
+        collections=collections,
+    )
     purposes = dict.fromkeys(() if targets is None else targets.columns, "target")
     purposes |= {} if label_column is None else {label_column: "label"}
+    purposes |= {} if weighting.branch is None else {weighting.branch: "weight"}
+    preprocessing = preproc if isinstance(preproc, Preprocessing | None) else Preprocessing.load(preproc)
     faults = Faults(on_bad_file=on_bad_file, retry=retry or RetryPolicy())
     opener = Opener(tree, faults, None if checksums is None else Checksums.read(checksums), dtype)
     losses = LossReport()
     with ExitStack() as until_catalogued:
         usable, first = _first_usable(sources, opener, losses, until_catalogued)
+        view = View(preprocessing=preprocessing)
+        first = view.preprocessed(first)
         named = {*first.columns, *first.skipped, *chosen.new_columns}
+        derived = purposes | {name: "weights.flatten" for name in weighting.flatten if name not in purposes}
         chosen = chosen.deriving(
-            {name: purpose for name, purpose in purposes.items() if name not in named and is_expression(name)}
+            {name: purpose for name, purpose in derived.items() if name not in named and is_expression(name)}
         )
-        view = View(chosen)
+        view = replace(view, selection=chosen)
         seen = view.of(first)
         roles = choose_features(
             seen,
@@ -164,10 +208,29 @@ def open_dataset(
             purposes=purposes,
             generator_level=generator_level,
         )
-        view = view.bound(seen, roles.read)
-        catalog, lost = build_catalog(usable, opener, view.branches(roles.read), first, progress)
-        new = {name: seen.columns[name] for name in roles.read if name not in catalog.columns}
-        catalog = replace(catalog, columns={**catalog.columns, **new}, view=view)
+        extra = [*weighting.flatten, *_order_columns(vector, seen.columns)]
+        wanted = tuple(dict.fromkeys((*roles.read, *(name for name in extra if name in seen.columns))))
+        view = view.bound(seen, wanted)
+        alignment = Alignment(
+            view.branches(wanted),
+            missing_branch,
+            named=[name for name in branches or () if name in first.columns],
+            required=view.branches(
+                [name for name in wanted if name not in roles.features or name not in first.columns]
+            ),
+            widen=format_of(usable[0].path, dtype) in TYPED_BY_VALUES,
+        )
+        catalog, settled, lost = build_catalog(usable, opener, alignment, view, first, progress)
+        if any(not kind.same_kind(first.columns[name]) for name, kind in settled.columns.items()) or settled.filled:
+            view = replace(view, types=settled.columns)
+            seen = view.of(first)
+        if settled.left_out:
+            roles = roles.without(settled.left_out)
+            wanted = tuple(name for name in wanted if name not in settled.left_out)
+            view = view.bound(seen, wanted)
+        new = {name: seen.columns[name] for name in wanted if name not in catalog.columns}
+        counters = {name: kind for name, kind in seen.columns.items() if _is_counter(name, kind)}
+        catalog = replace(catalog, columns={**counters, **catalog.columns, **new}, view=view)
         losses.extend(lost)
     if max_events >= 0:
         catalog = catalog.first(max_events)
@@ -177,19 +240,23 @@ def open_dataset(
             catalog.files[0].path,
             f"tree '{tree}' holds no event" + (f", nor do the {others} other files" if others else ""),
         )
+    left_out = set(losses.whole_files)
+    places = [place for place, source in enumerate(sources) if source.path not in left_out]
     found: Labels | Targets
     if targets is not None:
         found = targets
     elif by_file is not None:
-        left_out = set(losses.whole_files)
-        found = known_labels.of_some_files(
-            [place for place, source in enumerate(sources) if source.path not in left_out]
-        )
+        found = known_labels.of_some_files(places)
     elif label_column is not None:
         found = Labels.of_branch(label_column, label_values(catalog, label_column, losses))
     else:
         found = Labels()
-    dataset = Dataset(catalog, roles, found, split or Split(), losses=losses)
+    if left_out:
+        weighting = weighting_of_some_files(weighting, [source.path for source in sources], places)
+    notes = [*settled.lines(), *(preprocessing.notes if preprocessing is not None else ())]
+    dataset = Dataset(
+        catalog, roles, found, split or Split(), None, losses, vector=vector, weighting=weighting, notes=notes
+    )
     if specs is None:
         return dataset
     if isinstance(specs, Specs):
@@ -241,3 +308,19 @@ def _first_usable(
             losses.add(Loss(source.path, 0, None, opener.faults.lose(source.path, error)))
     assert problem is not None  # there is at least one file  # noqa: S101
     raise problem
+
+
+def _order_columns(vector: VectorSettings, columns: Mapping[str, ColumnType]) -> list[str]:
+    """Return the columns that objects may be ordered by."""
+    keys = [vector.order_by] if isinstance(vector.order_by, str) else list((vector.order_by or {}).values())
+    members = [key.lstrip("+-") for key in keys]
+    return [
+        name
+        for name, kind in columns.items()
+        if kind.jagged and any(name == member or name.endswith(f"_{member}") for member in members)
+    ]
+
+
+def _is_counter(name: str, kind: ColumnType) -> bool:
+    """Whether a column may hold the number of objects of a collection: ``nJet`` of ``Jet``."""
+    return name[:1] in ("n", "N") and not kind.jagged and kind.dtype.kind in "iu"

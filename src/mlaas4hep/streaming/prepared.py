@@ -1,8 +1,7 @@
-"""A run of events on its way into a batch: which of them belong to the stream, their class, weight and identity, and how they are written into rows."""
+"""A run of events on its way into a batch: which of them belong to the stream, their class, weight and identity, and how rows are made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,7 +13,6 @@ from mlaas4hep.streaming.batch import Batch
 from mlaas4hep.streaming.block import EventBlock, KernelPlan, pack
 from mlaas4hep.streaming.catalog import Run
 from mlaas4hep.streaming.encoding import Encoding
-from mlaas4hep.streaming.formats import Column
 from mlaas4hep.streaming.identity import Identity
 from mlaas4hep.streaming.labels import Labels, Targets
 from mlaas4hep.streaming.reading import LoadedRun
@@ -81,7 +79,7 @@ class EventRules:
         """All columns that have to be read."""
         weights = () if self.weights is None else self.weights.columns
         return tuple(
-            dict.fromkeys((*self.encoding.branches, *self.identity.identifiers, *self.labels.columns, *weights))
+            dict.fromkeys((*self.encoding.sources, *self.identity.identifiers, *self.labels.columns, *weights))
         )
 
     @cached_property
@@ -105,20 +103,17 @@ class EventRules:
         if fold is not None:
             of_fold = self.identity.folds(run, columns) == FOLDS.index(fold)
             chosen = of_fold if chosen is None else chosen & of_fold
-        y = np.zeros((run.events, *self.labels.shape), self.labels.dtype)
-        weight = np.ones(run.events, np.float32)
-        taken: slice | npt.NDArray[np.intp] = slice(None) if chosen is None else np.flatnonzero(chosen)
         # Events that are not taken may hold anything: a class or weight that makes no sense there is no error.
-        values = columns if chosen is None else _events_of(columns, self._judged, chosen)
-        events = run.events if chosen is None else int(chosen.sum())
-        y[taken] = self.labels.of_events(run.file, events, values)
+        y = self.labels.of_events(run.file, run.events, columns, chosen=chosen, entries=run.start)
+        weight = np.ones(run.events, np.float32)
         if self.weights is not None and kind == "signed":
-            weight[taken] = self.weights.signed(run.file, events, values)
+            weight = self.weights.signed(run.file, run.events, columns, chosen=chosen, entries=run.start).astype(
+                np.float32
+            )
         elif self.weights is not None:
-            weight[taken], keep = self.weights.training(run.file, events, values, y[taken])
+            weight, keep = self.weights.training(run.file, run.events, columns, y, chosen=chosen, entries=run.start)
             if keep is not None:
-                chosen = np.ones(run.events, np.bool_) if chosen is None else chosen
-                chosen[taken] = keep
+                chosen = keep if chosen is None else chosen & keep
         return PackedRun(
             run,
             chosen,
@@ -128,15 +123,6 @@ class EventRules:
             weight,
             self.identity.records(run, columns),
         )
-
-    @cached_property
-    def _judged(self) -> tuple[str, ...]:
-        """Columns that class and weight follow from."""
-        return (*self.labels.columns, *(() if self.weights is None else self.weights.columns))
-
-
-def _events_of(columns: Mapping[str, Column], names: Iterable[str], chosen: npt.NDArray[np.bool_]) -> dict[str, Column]:
-    return {name: columns[name].events_where(chosen) for name in names}
 
 
 @dataclass(frozen=True)

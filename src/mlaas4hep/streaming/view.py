@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.streaming.formats import Column, Reader
+from mlaas4hep.streaming.alignment import AlignedReader
+from mlaas4hep.streaming.formats import Column, ColumnType, Reader
+from mlaas4hep.streaming.preprocessing import PreprocessedReader, Preprocessing
 from mlaas4hep.streaming.selection import EventSelection, SelectedReader
 
 __all__ = ["View", "read_events"]
@@ -26,6 +29,10 @@ class View:
     ----------
     selection : EventSelection
         Which events and objects are taken, and which columns are made of them.
+    preprocessing : Preprocessing, optional
+        The user's function, which comes before.
+    types : mapping of str to ColumnType, optional
+        What files whose branches vary are made to agree on; None where they agree.
     needs : mapping of str to tuple of str
         Column → the files' branches that it is made of.
     cut_needs : tuple of str
@@ -33,12 +40,32 @@ class View:
     """
 
     selection: EventSelection = field(default_factory=EventSelection)
+    preprocessing: Preprocessing | None = None
+    types: Mapping[str, ColumnType] | None = None
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cut_needs: tuple[str, ...] = ()
 
     def of(self, reader: Reader) -> Reader:
         """Return the reader of a file as the dataset sees it."""
+        reader = self.preprocessed(reader)
+        if self.types is not None:
+            reader = AlignedReader(reader, self.types)
         return SelectedReader(reader, self.selection) if self.selection else reader
+
+    def preprocessed(self, reader: Reader) -> Reader:
+        """Return the reader of a file with the columns that it has after the user's preprocessing, before files are made to agree."""
+        return reader if self.preprocessing is None else PreprocessedReader(reader, self.preprocessing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what specs and caches depend on, as plain values for JSON; empty where files are seen as they are."""
+        found: dict[str, Any] = {}
+        if self.selection:
+            found["selection"] = self.selection.to_dict()
+        if self.preprocessing is not None:
+            found["preprocessing"] = self.preprocessing.to_dict()
+        if self.types is not None:
+            found["types"] = {name: str(kind) for name, kind in self.types.items()}
+        return found
 
     def bound(self, reader: Reader, columns: Sequence[str]) -> View:
         """Return the view with what some columns and the cut need, as a reader that it gave says."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlaas4hep.errors import BranchNotFoundError, BranchTypeError, SettingError, SourceError
+from mlaas4hep.streaming.alignment import Alignment
 from mlaas4hep.streaming.catalog import Catalog, build_catalog
 from mlaas4hep.streaming.checksums import Checksums
 from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults, OnBadFile
@@ -25,6 +26,7 @@ from mlaas4hep.streaming.reading import loaded_runs
 from mlaas4hep.streaming.retry import RetryPolicy
 from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES
 from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files
+from mlaas4hep.streaming.view import View
 
 __all__ = ["MAX_COMPARED", "InspectedFile", "Inspection", "inspect_files"]
 
@@ -293,7 +295,7 @@ def _catalogs(sources: Sequence[SourceFile], opener: Opener, choice: _Choice, lo
     for source in sources:
         try:
             with opener.open(source) as reader:
-                catalog, _ = build_catalog([source], opener, choice.of(reader), reader)
+                catalog, _, _ = build_catalog([source], opener, Alignment(choice.of(reader)), View(), reader)
                 catalogs.append(catalog)
         except BAD_FILE_ERRORS as error:
             problem = problem or error
