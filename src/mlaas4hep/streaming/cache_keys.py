@@ -28,10 +28,13 @@ FORMAT_VERSION = 1
 PACKAGES = ("mlaas4hep", "numpy", "numba", "awkward", "uproot", "vector", "pyarrow")
 """Packages that decode, compute or hold the values."""
 
-OF_VIEW: dict[str, Callable[[View], Any]] = {
-    "selection": lambda view: view.selection.to_dict(),
-    "needs": lambda view: None,  # which branches columns are made of: says nothing new
-    "cut_needs": lambda view: None,
+OF_VIEW: dict[str, Callable[[Any], Any]] = {
+    "selection": lambda selection: selection.to_dict(),
+    "preprocessing": lambda preprocessing: None if preprocessing is None else preprocessing.digest,
+    "types": lambda types: None if types is None else {name: str(kind) for name, kind in types.items()},
+    # What columns are made of follows from the others.
+    "needs": lambda _: None,
+    "cut_needs": lambda _: None,
 }
 """Part of a view → what of it decides the values, as plain values for JSON."""
 
@@ -91,7 +94,7 @@ def describe_view(view: View) -> dict[str, Any]:
     unknown = set(View.__dataclass_fields__) - set(OF_VIEW)
     if unknown:
         raise TypeError(f"the key of a cache says nothing of {sorted(unknown)} of a view")
-    return {name: describe(view) for name, describe in OF_VIEW.items()}
+    return {name: OF_VIEW[name](getattr(view, name)) for name in View.__dataclass_fields__}
 
 
 def dataset_key(catalog: Catalog, rules: EventRules, settings: StreamSettings) -> str:
