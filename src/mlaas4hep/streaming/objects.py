@@ -141,7 +141,8 @@ def objects_of(encoding: Encoding, x: Any, mask: Any) -> dict[str, ObjectArrays]
         places = encoding.places(collection.members[0])
         first, members = places.start, len(collection.members)
         part = slice(first, first + len(places) * members)
-        shape = (len(x), len(places), members)
+        # Not len(x): an exporter of graphs would take the number of events for a constant.
+        shape = (x.shape[0], len(places), members)
         found[collection.name] = ObjectArrays(x[:, part].reshape(shape), mask[:, part].reshape(shape).all(-1))
     return found
 

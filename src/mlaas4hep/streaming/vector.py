@@ -63,9 +63,8 @@ class VectorSettings:
     collections: Mapping[str, str | Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
-        kinds = [self.normalisation] if isinstance(self.normalisation, str) else list(self.normalisation.values())
-        for kind in kinds:
-            if kind not in NORMALISATIONS:
+        for _, kind in _entries("normalisation", self.normalisation) or [("", None)]:
+            if kind not in list(NORMALISATIONS):
                 raise SettingError("normalisation", f"one of {', '.join(NORMALISATIONS)}", kind)
         for name, bounds in _entries("clip", self.clip):
             _check_bounds(name, bounds)
@@ -77,6 +76,12 @@ class VectorSettings:
         for name, key in _entries("order_by", self.order_by):
             if not isinstance(key, str) or not key.lstrip("+-"):
                 raise SettingError(name, "the name of a member, as in 'pt'", key)
+        for name, members in _entries("collections", self.collections):
+            listed = [members] if isinstance(members, str) else members
+            if not isinstance(self.collections, Mapping) or not _are_names(listed):
+                raise SettingError(
+                    name, "branches, patterns of them, or a counter for each name of a collection", members
+                )
 
     @property
     def knows_objects(self) -> bool:
@@ -252,6 +257,10 @@ def _chosen(by_pattern: Mapping[str, Value], branch: str) -> Value | None:
     if branch in by_pattern:
         return by_pattern[branch]
     return next((value for pattern, value in by_pattern.items() if fnmatch.fnmatchcase(branch, pattern)), None)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, Sequence) and len(value) > 0 and all(isinstance(name, str) for name in value)
 
 
 def _check_bounds(setting: str, bounds: object) -> None:
