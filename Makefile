@@ -8,10 +8,10 @@ PIP := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip --disable-pip-version
 TOOLS := curl:curl openssl:openssl xrootd:xrootd-server
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench docs clean tools
+.PHONY: help setup demo test lint bench bench-peers docs clean tools
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1 \t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1 \t/' | expand -t 20
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; say which with make PYTHON=python3.11" >&2; exit 1; }
@@ -54,10 +54,17 @@ lint: $(VENV)/.developed  ## check style and types
 
 bench: $(VENV)/.developed  ## measure speed, as ratios in one run; results in benchmarks/results
 	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/nanoaod.py
+	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/slow_reference.py
+
+bench-peers: $(VENV)/.developed  ## measure other loaders beside ours, in environments of their own (2 GB)
+	$(BIN)/python benchmarks/peers.py weaver
+	$(BIN)/python benchmarks/peers.py root
 
 docs: $(VENV)/.developed  ## run the examples of README and docs
 	$(BIN)/python -m pytest -q tests/test_documentation.py
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) build dist demo-output benchmarks/data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output benchmarks/data benchmarks/environments/*/.venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
