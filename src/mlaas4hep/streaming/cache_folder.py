@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class CachedDataset:
     key : str
         Name of its folder.
     about : mapping
-        What :meth:`CacheFolder.describe` was told; empty where that is lost.
+        What :meth:`CacheFolder.describe` was told; empty where that is lost. ``rules`` is all that the key stands for.
     shards, events, nbytes : int
         How much of it there is.
     created, last_used : float
@@ -69,7 +69,7 @@ class CachedDataset:
         """Return it as plain values for JSON."""
         return {
             "key": self.key,
-            **self.about,
+            **{name: value for name, value in self.about.items() if name != "rules"},
             "shards": self.shards,
             "events": self.events,
             "bytes": self.nbytes,
@@ -96,6 +96,10 @@ class Pruned:
     kept: int = 0
     kept_bytes: int = 0
 
+    def to_dict(self) -> dict[str, int]:
+        """Return it as plain values for JSON."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class CacheFolder:
@@ -107,7 +111,6 @@ class CacheFolder:
     """
 
     path: Path
-    _described: dict[str, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def create(cls, path: str | Path) -> CacheFolder:
@@ -198,8 +201,8 @@ class CacheFolder:
     def prune(
         self,
         *,
-        older_than: float | None = None,
-        max_bytes: int | None = None,
+        older_than: str | float | None = None,
+        max_size: str | int | None = None,
         everything: bool = False,
         dry_run: bool = False,
     ) -> Pruned:
@@ -209,15 +212,24 @@ class CacheFolder:
 
         Parameters
         ----------
-        older_than : float, optional
-            Seconds: remove what was not used for so long.
-        max_bytes : int, optional
-            Remove until no more is left than this.
+        older_than : str or float, optional
+            Remove what was not used for so long: ``"30d"``, or seconds.
+        max_size : str or int, optional
+            Remove until no more is left than this: ``"20GB"``, or bytes.
         everything : bool
             Remove all shards.
         dry_run : bool
             Only say what would be removed.
+
+        Raises
+        ------
+        SettingError
+            If an age or size means nothing, or none of the three says what to remove.
         """
+        if older_than is None and max_size is None and not everything:
+            raise SettingError("prune", "told what to remove: --older-than, --max-size or --all", None)
+        age = None if older_than is None else parse_age(older_than)
+        most = None if max_size is None else parse_size(max_size)
         now = time.time()
         pruned = Pruned()
         shards: list[tuple[float, int, Path]] = []
@@ -234,8 +246,8 @@ class CacheFolder:
                         shards.append((status.st_mtime, status.st_size, Path(entry.path)))
         left = sum(size for _, size, _ in shards)
         for last_used, size, path in sorted(shards):
-            too_old = older_than is not None and now - last_used > older_than
-            too_much = max_bytes is not None and left > max_bytes
+            too_old = age is not None and now - last_used > age
+            too_much = most is not None and left > most
             if everything or too_old or too_much:
                 pruned.shards += 1
                 pruned.nbytes += size
@@ -301,8 +313,8 @@ def parse_size(text: str | int) -> int:
     return int(float(match[1]) * (1024 if unit.endswith("i") else 1000) ** power)
 
 
-def parse_age(text: str) -> float:
-    """Return the number of seconds that a text means.
+def parse_age(text: str | float) -> float:
+    """Return the number of seconds that a text means, or a number of them itself.
 
     Raises
     ------
@@ -314,6 +326,8 @@ def parse_age(text: str) -> float:
     >>> parse_age("30d"), parse_age("1.5h")
     (2592000.0, 5400.0)
     """
+    if isinstance(text, int | float):
+        return float(text)
     match = _AGE.fullmatch(text)
     if match is None:
         raise SettingError("older-than", "a number with a unit, as in '30d', '12h' or '2w'", text)
