@@ -192,7 +192,13 @@ def test_over_https_the_proxy_is_the_clients_certificate(
         with uproot.open({f"{url}/f.root": None}, **client_options(f"{url}/f.root")) as file:
             assert file["Events"].num_entries == 300
         monkeypatch.setenv("X509_USER_PROXY", str(grid.expired))
-        failure(f"{url}/f.root")
+        error = failure(f"{url}/f.root")
+        assert f"refused the access: proxy X509_USER_PROXY ({grid.expired}) expired on 20" in str(explained(error))
+        assert not may_pass(error)
+        monkeypatch.delenv("X509_CERT_DIR")
+        error = failure(f"{url}/f.root")
+        assert "the server's certificate is not trusted: X509_CERT_DIR is not set" in str(explained(error))
+        assert not may_pass(error)
 
 
 @pytest.mark.parametrize(

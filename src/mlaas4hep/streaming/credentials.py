@@ -22,7 +22,11 @@ from mlaas4hep.errors import MissingExtraError, SourceError
 
 __all__ = ["bearer_token", "client_options", "explained", "x509_proxy"]
 
-REFUSED = re.compile(r"Auth failed|\[3010\]|Unauthorized|Forbidden|Permission denied", re.IGNORECASE)
+REFUSED = re.compile(
+    r"Auth failed|\[3010\]|Unauthorized|Forbidden|Permission denied|ALERT\w*_CERTIFICATE|UNKNOWN_CA", re.IGNORECASE
+)
+
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 S3_CONNECT_SECONDS, S3_READ_SECONDS = 10, 30
 
@@ -119,6 +123,14 @@ def explained(error: SourceError) -> SourceError:
     """
     cause = error.__cause__
     status = int(getattr(cause, "status", 0) or 0)
+    if UNTRUSTED in str(cause):
+        known = os.environ.get("X509_CERT_DIR", "")
+        having = f"X509_CERT_DIR ({known}) holds no authority that signed it" if known else "X509_CERT_DIR is not set"
+        untrusted = SourceError(
+            error.file, f"the server's certificate is not trusted: {having}; it said: {_short(cause)}"
+        )
+        untrusted.__cause__ = cause
+        return untrusted
     if cause is None or not (status in (401, 403) or isinstance(cause, PermissionError) or REFUSED.search(str(cause))):
         return error
     scheme = urlsplit(error.file).scheme

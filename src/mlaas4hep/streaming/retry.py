@@ -11,8 +11,19 @@ from mlaas4hep.errors import SettingError, SourceError
 
 __all__ = ["RetryPolicy", "is_remote", "may_pass"]
 
-REFUSALS = ("[3010]", "[3011]", "[3016]", "[3028]", "[3030]", "Auth failed", "Invalid address")
-"""What an XRootD client says when it will get the same answer again: not authorised, not found, a folder, no such user, no such host."""
+REFUSALS = (
+    "[3010]",
+    "[3011]",
+    "[3016]",
+    "[3028]",
+    "[3030]",
+    "Auth failed",
+    "Invalid address",
+    "CERTIFICATE",
+    "UNKNOWN_CA",
+)
+"""What a client says when it will get the same answer again: not authorised, not found, a folder, no such user, no such host, a certificate that is not
+accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
