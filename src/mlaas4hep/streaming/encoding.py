@@ -153,8 +153,7 @@ class Encoding:
         """Name of each place: the branch, or ``branch_0 … branch_{width-1}`` for a jagged one."""
         names = [""] * self.width
         for feature in self.features:
-            places = self.places(feature.branch)
-            for position, place in enumerate(places):
+            for position, place in enumerate(self.places(feature.branch)):
                 names[place] = f"{feature.branch}_{position}" if feature.jagged else feature.branch
         return tuple(names)
 
@@ -328,8 +327,7 @@ class Encoding:
         """Return one value of each feature at all of its places."""
         values = np.empty(self.width, dtype)
         for feature in self.features:
-            places = self.places(feature.branch)
-            values[places.start : places.stop : places.step] = value(feature)
+            values[list(self.places(feature.branch))] = value(feature)
         return values
 
 
