@@ -122,8 +122,11 @@ def explained(error: SourceError) -> SourceError:
         As opening or reading a file raises it, with the client's own error as its cause.
     """
     cause = error.__cause__
+    # The HTTP client says of whatever went wrong that there is no such file, and what it was behind that.
+    while isinstance(cause, FileNotFoundError) and cause.__cause__ is not None:
+        cause = cause.__cause__
     status = int(getattr(cause, "status", 0) or 0)
-    if UNTRUSTED in str(cause):
+    if cause is not None and UNTRUSTED in str(cause):
         known = os.environ.get("X509_CERT_DIR", "")
         having = f"X509_CERT_DIR ({known}) holds no authority that signed it" if known else "X509_CERT_DIR is not set"
         untrusted = SourceError(

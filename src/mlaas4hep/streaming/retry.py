@@ -22,8 +22,8 @@ REFUSALS = (
     "CERTIFICATE",
     "UNKNOWN_CA",
 )
-"""What a client says when it will get the same answer again: not authorised, not found, a folder, no such user, no such host, a certificate that is not
-accepted."""
+"""What a client says when it will get the same answer again: not authorised, not found, a folder, no such user, no such host, a certificate that is
+not accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
