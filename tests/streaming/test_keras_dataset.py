@@ -205,6 +205,11 @@ def test_a_share_of_the_events_is_refused(dataset: Dataset) -> None:
         KerasEventDataset(dataset.stream("train", rank=0, world_size=2), 100)
 
 
+def test_events_that_come_several_times_are_refused(dataset: Dataset) -> None:
+    with pytest.raises(SettingError, match="setting 'mixing' must be 'proportional' for a Keras dataset"):
+        KerasEventDataset(dataset.stream("train", mixing="balanced"), 100)
+
+
 def test_without_keras_the_error_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['keras'] = None\n"

@@ -114,7 +114,7 @@ def test_a_worker_is_sent_no_events(dataset: Dataset) -> None:
     tensors = dataset.torch_dataset("train", **SETTINGS)
     before = len(pickle.dumps(tensors))
     rows(tensors)
-    assert len(pickle.dumps(tensors)) == pytest.approx(before, abs=100)
+    assert len(pickle.dumps(tensors)) < before + 5000  # the events take ten times as much
 
 
 def test_pinned_memory_is_given_where_there_is_an_accelerator_and_nothing_is_said_elsewhere(dataset: Dataset) -> None:

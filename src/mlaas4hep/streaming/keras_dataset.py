@@ -54,7 +54,7 @@ class KerasEventDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras h
     Raises
     ------
     SettingError
-        If the stream is a share, or has no whole batch.
+        If the stream is a share or mixes classes in equal parts, or has no whole batch.
     MissingExtraError
         On import, if Keras is not installed.
     """
@@ -63,6 +63,9 @@ class KerasEventDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras h
         super().__init__(workers=1, use_multiprocessing=False)
         if stream.settings.world_size != 1:
             raise SettingError("world_size", "1 for a Keras dataset", stream.settings.world_size)
+        if stream.settings.mixing != "proportional":
+            # Keras wants to know how many batches come, and events that come several times are not counted beforehand.
+            raise SettingError("mixing", "'proportional' for a Keras dataset", stream.settings.mixing)
         size = stream.settings.batch_size
         self._batches = events // size if stream.settings.drop_last else -(-events // size)
         if self._batches == 0:

@@ -33,6 +33,7 @@ class TorchEventDataset(IterableDataset[TensorBatch]):
     Parameters
     ----------
     stream : EventStream
+        Its own ``workers`` count outside of a ``DataLoader``'s workers only.
     pin_memory : bool
         Whether the tensors are in page-locked memory, from which an accelerator copies without waiting. Where there is no accelerator it does
         nothing; nor does it in a worker, where ``DataLoader(pin_memory=True)`` does it in the main process.
