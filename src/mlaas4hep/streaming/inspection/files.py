@@ -256,8 +256,8 @@ class _Choice:
         self._first = ""
         self.skipped: dict[str, str] = {}
 
-    def of(self, reader: Reader) -> list[str]:
-        """Return the branches of a file that are wanted."""
+    def of(self, reader: Reader, tree: str) -> list[str]:
+        """Return the branches of a file that are wanted; an error where it has none of them."""
         self._first = self._first or reader.path
         self._known.update(dict.fromkeys(reader.columns))
         self.skipped.update(
@@ -271,7 +271,12 @@ class _Choice:
             if matching:
                 self._unmatched.discard(pattern)
             chosen.update(matching)
-        return [name for name in reader.columns if name in chosen and not self._excluded(name)]
+        wanted = [name for name in reader.columns if name in chosen and not self._excluded(name)]
+        if not wanted and self._branches:
+            raise BranchNotFoundError(self._branches[0], tree, reader.path, reader.columns)
+        if not wanted:
+            raise SourceError(reader.path, f"tree '{tree}' has no branch of numbers that is wanted")
+        return wanted
 
     def check(self, tree: str) -> None:
         """Raise an error for the first name or pattern that meant nothing."""
@@ -295,7 +300,8 @@ def _catalogs(sources: Sequence[SourceFile], opener: Opener, choice: _Choice, lo
     for source in sources:
         try:
             with opener.open(source) as reader:
-                catalog, _, _ = build_catalog([source], opener, Alignment(choice.of(reader)), View(), reader)
+                wanted = choice.of(reader, source.tree or opener.tree)
+                catalog, _, _ = build_catalog([source], opener, Alignment(wanted), View(), reader)
                 catalogs.append(catalog)
         except BAD_FILE_ERRORS as error:
             problem = problem or error
