@@ -56,6 +56,10 @@ def nan_as_text(values: Any) -> str:
         ("a,b\n1,2\x00\n", "line 2: holds a zero byte"),
         (gzip.compress(b"a,b\n1,2\n" * 9, mtime=0)[:-9], "the gzip data are damaged"),
         (b"\x1f\x8bnot gzip at all", "the gzip data are damaged"),
+        ("a,b\r1,2\r3,4\r", "line 1: holds line ends of old Macintosh files (CR alone)"),
+        ("a,b\n1,2,\n3,4,\n", "line 2: holds 3 values; the header names 2 columns"),
+        ("a,b\n1,2\n# a comment\n", "line 3: holds 1 values; the header names 2 columns"),
+        ("a,b\n1,2\n1_000,3\n", "line 3: column 'a' holds '1_000', not a number"),
     ],
 )
 def test_a_csv_file_that_is_not_as_it_should_be_is_named_with_its_line(
@@ -93,6 +97,44 @@ def test_a_json_file_that_is_not_as_it_should_be_is_named_with_its_line(
         read(path)
     assert str(caught.value).startswith(f"{path}: {message}")
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("1e400", np.inf),
+        ("-1e400", -np.inf),
+        ("inf", np.inf),
+        ("nan", np.nan),
+        ("NULL", np.nan),
+        ("", np.nan),
+        ('"3"', 3),
+        ("1e5", 1e5),
+        ("0x10", 16),
+        (" 2 ", 2),
+        ("18446744073709551615", 2**64 - 1),
+    ],
+)
+def test_a_word_of_csv_is_the_number_that_it_says(tmp_path: Path, word: str, value: float) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text(f"\ufeffa,b\r\n1,5\r\n\r\n{word},6\r\n")
+    found = read(path)["a"][1]
+    assert found == pytest.approx([1, value], rel=0, abs=0, nan_ok=True)
+
+
+def test_five_thousand_columns_and_lines_of_ten_megabytes_are_read(tmp_path: Path) -> None:
+    (tmp_path / "wide.csv").write_text(
+        ",".join(f"c{i}" for i in range(5000)) + "\n" + (",".join(["1.5"] * 5000) + "\n") * 30
+    )
+    wide = read(tmp_path / "wide.csv")
+    assert len(wide) == 5001
+    assert wide["c4999"] == ("float64", [1.5] * 30)
+    for name, lines in {
+        "long.csv": "a,s\n1,{}\n2,y\n",
+        "long.json": '{{"a": 1, "s": "{}"}}\n{{"a": 2, "s": ""}}\n',
+    }.items():
+        (tmp_path / name).write_text(lines.format("x" * 10_000_000))
+        assert read(tmp_path / name)["a"] == ("int64", [1, 2])
 
 
 @pytest.mark.parametrize("extension", [".csv", ".json", ".csv.gz"])

@@ -61,6 +61,8 @@ class _CsvParser:
         self._found: list[_Found] = []
 
     def header(self, line: bytes) -> bool:
+        if b"\r" in line.rstrip(b"\r\n"):
+            raise LineError(1, "holds line ends of old Macintosh files (CR alone), which cannot be read")
         self._names = [name.strip() for name in _split(line.removeprefix(b"\xef\xbb\xbf"))]
         if not any(self._names):
             raise LineError(1, "is empty; it should hold the names of the columns")
@@ -84,9 +86,11 @@ class _CsvParser:
                 raise LineError(line, f"{text[:60]!r} cannot be read: {error}") from None
         if table.num_rows != lines and table.num_rows != sum(bool(line.strip(b"\r\n")) for line in block.split(b"\n")):
             raise LineError(_line_of_open_quote(block), "a value in quotes holds a line break, which cannot be read")
-        for index, found in enumerate(self._found):
-            column = table.column(str(index)) if str(index) in table.column_names else None
-            if column is None:
+        # By place and not by name, which pyarrow looks for among all names: there may be thousands of columns.
+        for place, column in zip(table.column_names, table.columns, strict=True):
+            index = int(place)
+            found = self._found[index]
+            if found.type == pa.string():
                 continue
             negative = found.negative
             if found.type == pa.int64() and not negative and column.null_count < len(column):
@@ -105,9 +109,10 @@ class _CsvParser:
         return columns, skipped
 
     def parse(self, block: bytes, columns: Sequence[str]) -> Mapping[str, pa.ChunkedArray]:
-        places = {name: self._names.index(name) for name in columns}
+        known = {name: index for index, name in enumerate(self._names)}
+        places = {name: known[name] for name in columns}
         table = self._table(block, {index: self._found[index].type for index in places.values()})
-        return {name: table.column(str(index)) for name, index in places.items()}
+        return dict(zip(places, table.columns, strict=True))
 
     def _types(self) -> dict[int, pa.DataType]:
         """Types with which the next block is tried; text is not converted, unless there is nothing else."""
@@ -143,8 +148,8 @@ class _CsvParser:
             raise LineError(
                 line, f"holds {len(_split(text))} values; the header names {len(self._names)} columns"
             ) from None
-        for index in strings:
-            values = pc.utf8_trim_whitespace(table.column(str(index)))
+        for index, column in zip(strings, table.columns, strict=True):
+            values = pc.utf8_trim_whitespace(column)
             found = self._found[index]
             present = values.drop_null()
             if len(present) == 0:

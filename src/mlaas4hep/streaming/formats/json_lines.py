@@ -79,8 +79,8 @@ class _JsonParser:
         if table.num_rows != lines and table.num_rows != sum(bool(line.strip()) for line in block.split(b"\n")):
             raise LineError(_line_of_two(block), "holds more or less than one object")
         unsigned = self._unsigned(block, table)
-        for name in table.column_names:
-            self._learn_column(name, table.column(name), block, unsigned.get(name))
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            self._learn_column(name, column, block, unsigned.get(name))
         self._rows += table.num_rows
         return int(table.num_rows)
 
@@ -134,7 +134,7 @@ class _JsonParser:
         types = {name: self._found[name].type for name in columns}
         types = {n: pa.list_(pa.float64()) if t == pa.list_(pa.null()) else t for n, t in types.items()}
         table = _table(block, types)
-        return {name: table.column(name) for name in columns}
+        return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def _table(block: bytes, types: Mapping[str, pa.DataType] | None = None) -> pa.Table:
