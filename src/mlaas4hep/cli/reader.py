@@ -71,8 +71,8 @@ def _run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     from mlaas4hep.errors import SettingError
 
-    if options.preproc:
-        raise SettingError("preproc", "left out: reader.py does not preprocess yet", options.preproc)
+    if options.preproc and (options.info or options.hists):
+        raise SettingError("preproc", "left out with --info and --hists, which show the file as it is", options.preproc)
     if options.nevts < 1 and options.nevts != -1:
         raise SettingError("nevts", "an integer ≥ 1, or -1 for all", options.nevts)
     if options.chunk_size < 1:
@@ -100,7 +100,7 @@ def _open(options: argparse.Namespace, specs: Specs | None = None) -> Dataset:
     if specs is not None and choice["branches"] is None:
         choice["branches"] = [*specs.flat, *specs.jagged]
     identifiers = None if options.identifier == IDENTIFIERS else read_list(options.identifier)
-    return mlaas4hep.open(options.fin, identifiers=identifiers, **choice)
+    return mlaas4hep.open(options.fin, identifiers=identifiers, preproc=options.preproc or None, **choice)
 
 
 def _what_to_read(options: argparse.Namespace) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--fin", required=True, help="the file: a path, URL or /store/… name; or several, as of mlaas4hep inspect")
     add("--fout", default="", help="file for the specs (JSON)")
-    add("--preproc", default="", help="Python file with 'def preprocessing(rec)' (not yet)")
+    add("--preproc", default="", help="Python file with 'def preprocessing(rec)'; it is executed")
     add("--nan", type=float, default=math.nan, help="what is printed where an event has no value (default: null)")
     add("--branch", "--tree", default="Events", help="name of the tree (default: %(default)s)")
     add("--identifier", default=IDENTIFIERS, help="branches that identify an event (default: %(default)s)")
