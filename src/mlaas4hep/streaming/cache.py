@@ -9,15 +9,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlaas4hep.streaming.cache_folder import CacheFolder
+from mlaas4hep.streaming.cache_folder import CacheFolder, FileState, file_state, touch
 from mlaas4hep.streaming.cache_keys import describe_rules, digest, run_key
 from mlaas4hep.streaming.cache_names import ShardName
-from mlaas4hep.streaming.cache_shards import DamagedShardError, ShardFormat, read_shard, write_shard
+from mlaas4hep.streaming.cache_shards import (
+    DamagedShardError,
+    ShardFormat,
+    is_mapped,
+    map_shard,
+    read_shard,
+    write_shard,
+)
 from mlaas4hep.streaming.catalog import Catalog, Run
 from mlaas4hep.streaming.encoded import EncodedEvents, EncodedRun, encode_run
 from mlaas4hep.streaming.losses import LossReport
@@ -31,7 +39,28 @@ __all__ = ["CachedSupply"]
 LARGEST_RUN = 512 * 2**20
 """Bytes of encoded values up to which a run is cached: all of them are in memory at a time while a shard is written."""
 
+MOST_MAPPED = 16 * 2**30
+MOST_MAPPINGS = 16_384
+"""Bytes and number of the shards that stay mapped from one epoch to the next, since mapping them again costs a fifth of an epoch. They are no memory
+of the process's own, but their page tables are (0.2 %), and a process may have only so many mappings."""
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A shard whose bytes were compared with its checksum.
+
+    Parameters
+    ----------
+    state : FileState
+        Of its file after that.
+    buffer : pyarrow.Buffer, or None
+        Its mapping.
+    """
+
+    state: FileState
+    buffer: Any
 
 
 class CachedSupply:
@@ -66,9 +95,12 @@ class CachedSupply:
         labels, identity = rules.labels, rules.identity
         self._format = ShardFormat(rules.encoding.width, labels.dtype, labels.shape, identity.dtype)
         self._keys: dict[Run, str] = {}
-        self._verified: set[ShardName] = set()
+        self._known: dict[ShardName, _Known] = {}
+        self._mappings = 0
+        self._mapped_bytes = 0
         self._described = False
         self._writing = True
+        self._some_too_large = False
 
     @contextmanager
     def runs(self, runs: Iterable[Run], losses: LossReport, report: EpochReport) -> Iterator[Following]:
@@ -77,6 +109,9 @@ class CachedSupply:
         shards = self._folder.shards(self._dataset)
         found = {run: shards[key] for run in wanted if (key := self._key(run)) in shards}
         missing = [run for run in wanted if run not in found]
+        # What was pruned takes room on the disk for as long as it is mapped.
+        for name in self._known.keys() - shards.values():
+            self._forget(name)
         order = iter(wanted)
         with ExitStack() as until_the_end:
             others = until_the_end.enter_context(self._inner.runs(missing, losses, report)) if missing else None
@@ -101,12 +136,17 @@ class CachedSupply:
 
     def _mapped(self, run: Run, name: ShardName) -> EncodedRun | None:
         """Return the events of a shard; None if they cannot be had."""
-        folder = self._folder.path / self._dataset
+        path = self._folder.path / self._dataset / str(name)
         try:
             with stage("fetch"):
-                encoded = read_shard(folder, name, run, self._format, verify=name not in self._verified)
+                known = self._known.get(name)
+                same = known is not None and known.state == file_state(path)
+                buffer = known.buffer if same and known is not None else None
+                if buffer is None:
+                    buffer = map_shard(path, name, verify=not same)
+                encoded = read_shard(buffer, name, run, self._format)
                 count_bytes("from_cache", encoded.events.x.nbytes)
-                self._folder.used(self._dataset, [name])
+                self._keep(name, buffer, touch(path))
         except FileNotFoundError:  # pruned since the epoch began
             return None
         except (OSError, DamagedShardError) as error:
@@ -116,8 +156,25 @@ class CachedSupply:
                 *(self._folder.path, name, error, run.start, run.stop - 1, file),
             )
             return None
-        self._verified.add(name)
         return encoded
+
+    def _keep(self, name: ShardName, buffer: Any, state: FileState) -> None:
+        """Remember that a shard was compared, and its mapping where there are not too many."""
+        self._forget(name)
+        keep = is_mapped(buffer) and self._mappings < MOST_MAPPINGS and self._mapped_bytes + buffer.size <= MOST_MAPPED
+        self._known[name] = _Known(state, buffer if keep else None)
+        self._mappings += keep
+        self._mapped_bytes += buffer.size if keep else 0
+
+    def _forget(self, name: ShardName) -> None:
+        known = self._known.pop(name, None)
+        if known is not None and known.buffer is not None:
+            self._mappings -= 1
+            self._mapped_bytes -= known.buffer.size
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process maps for itself, and believes only what it has compared.
+        return {**self.__dict__, "_known": {}, "_mappings": 0, "_mapped_bytes": 0}
 
     def _kept(self, run: Run, prepared: PreparedRun | None, losses: LossReport) -> PreparedRun | None:
         """Return a run that was read, after it has been written as a shard if that can be done."""
@@ -128,7 +185,6 @@ class CachedSupply:
             name = None if encoded is None else self._written(run, encoded)
         if name is None:
             return prepared
-        self._verified.add(name)
         # What was just written is mapped, so that neither its columns nor its vectors have to stay in memory.
         return prepared if prepared is None else self._mapped(run, name) or prepared
 
@@ -145,11 +201,12 @@ class CachedSupply:
         taken = run.events if prepared.chosen is None else int(np.count_nonzero(prepared.chosen))
         width = self._format.width
         if taken * width * 4 > LARGEST_RUN:
-            self._writing = False
-            _log.warning(
-                "cache %s: %d events of %d values each are not cached, since they take more than %d MiB; choose a smaller run_bytes than %d",
-                *(self._folder.path, taken, width, LARGEST_RUN >> 20, self._settings.run_bytes),
-            )
+            if not self._some_too_large:
+                _log.warning(
+                    "cache %s: runs of %d events of %d values, more than %d MiB, are not cached; choose a smaller run_bytes than %d",
+                    *(self._folder.path, taken, width, LARGEST_RUN >> 20, self._settings.run_bytes),
+                )
+            self._some_too_large = True
             return None
         return encode_run(prepared, np.empty((taken, width), np.float32))
 

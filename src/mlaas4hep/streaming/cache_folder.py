@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from mlaas4hep.errors import SettingError
 from mlaas4hep.streaming.cache_names import PART, ShardName
 
-__all__ = ["CacheFolder", "CachedDataset", "Pruned", "parse_age", "parse_size"]
+__all__ = ["CacheFolder", "CachedDataset", "FileState", "Pruned", "file_state", "parse_age", "parse_size", "touch"]
 
 MARKER = "CACHEDIR.TAG"
 """Says to us that the folder is ours, and to programs that make backups that it can be left out (bford.info/cachedir)."""
@@ -31,8 +31,11 @@ DESCRIPTION = "dataset.json"
 STALE_PART_SECONDS = 3600.0
 """Age at which a file that is being written is taken for one that a killed process left."""
 
-USED_STEP_SECONDS = 60.0
+USED_STEP_SECONDS = 600.0
 """How exactly the time of the last use is kept."""
+
+FileState = tuple[int, int, int]
+"""Number, size and time of a file."""
 
 _DATASET = re.compile(r"[0-9a-f]{32}")
 
@@ -188,11 +191,6 @@ class CacheFolder:
         text = json.dumps({**about, "files": list(files.values()), "created": created}, indent=1)
         _replace(folder / DESCRIPTION, text)
 
-    def used(self, dataset: str, names: Sequence[ShardName]) -> None:
-        """Note that shards were used now."""
-        for name in names:
-            touch(self.path / dataset / str(name))
-
     def datasets(self) -> list[CachedDataset]:
         """Return what there is, that which was used last first."""
         found = [self._dataset(folder) for folder in self._folders()]
@@ -285,11 +283,18 @@ class CacheFolder:
         return CachedDataset(folder.name, about, shards, events, nbytes, created, last_used or created)
 
 
-def touch(path: Path) -> None:
-    """Note that a file was used now, unless that was noted a moment ago."""
-    with suppress(OSError):
-        if time.time() - path.stat().st_mtime > USED_STEP_SECONDS:
+def file_state(path: Path) -> FileState:
+    """Return what tells that a file was neither replaced nor changed."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def touch(path: Path) -> FileState:
+    """Note that a file was used now, unless that was noted some moments ago; return its state after that."""
+    if time.time() - path.stat().st_mtime > USED_STEP_SECONDS:
+        with suppress(OSError):  # a cache of another user may be read
             os.utime(path)
+    return file_state(path)
 
 
 def parse_size(text: str | int) -> int:

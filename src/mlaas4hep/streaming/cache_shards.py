@@ -23,7 +23,7 @@ from mlaas4hep.streaming.catalog import Run
 from mlaas4hep.streaming.encoded import EncodedEvents, EncodedRun
 from mlaas4hep.streaming.row_kernels import checksum
 
-__all__ = ["DamagedShardError", "ShardFormat", "read_shard", "write_shard"]
+__all__ = ["DamagedShardError", "ShardFormat", "is_mapped", "map_shard", "read_shard", "write_shard"]
 
 SMALL = 64 * 2**10
 """Bytes up to which a shard is read rather than mapped: a mapping costs more than so few bytes, and a process may have only so many."""
@@ -118,20 +118,22 @@ def write_shard(
     return name
 
 
-def read_shard(folder: Path, name: ShardName, run: Run, shape: ShardFormat, *, verify: bool = True) -> EncodedRun:
-    """Map a shard into memory; nothing is copied but who the events are.
+def map_shard(path: Path, name: ShardName, *, verify: bool = True) -> Any:
+    """Map a shard into memory, and compare it with its checksum.
 
-    The file is closed again at once; the mapping lasts as long as the events.
+    The file is closed again at once; the mapping lasts as long as something refers to the buffer or to what is in it.
 
     Parameters
     ----------
-    folder : Path
+    path : Path
     name : ShardName
-    run : Run
-        Which run it holds.
-    shape : ShardFormat
+        The path's own.
     verify : bool
-        Whether all bytes are compared with the checksum; those that were compared before need not be again.
+        Whether all bytes are compared; those that were before need not be again.
+
+    Returns
+    -------
+    pyarrow.Buffer
 
     Raises
     ------
@@ -140,9 +142,34 @@ def read_shard(folder: Path, name: ShardName, run: Run, shape: ShardFormat, *, v
     OSError
         If there is no such file, or it cannot be read.
     """
-    buffer = _mapped(folder / str(name))
+    buffer = _mapped(path)
     if verify and _checksum_of(buffer) != name.checksum:
         raise DamagedShardError("its bytes do not have the checksum that its name says")
+    return buffer
+
+
+def is_mapped(buffer: Any) -> bool:
+    """Whether the bytes of a shard are a mapping, which takes no memory of the process's own."""
+    return bool(buffer.size > SMALL)
+
+
+def read_shard(buffer: Any, name: ShardName, run: Run, shape: ShardFormat) -> EncodedRun:
+    """Return the events of a shard; nothing is copied but who they are.
+
+    Parameters
+    ----------
+    buffer : pyarrow.Buffer
+        From :func:`map_shard`.
+    name : ShardName
+    run : Run
+        Which run it holds.
+    shape : ShardFormat
+
+    Raises
+    ------
+    DamagedShardError
+        If it does not hold the events of that run.
+    """
     try:
         file = pa.ipc.open_file(pa.BufferReader(buffer))
         batch = file.get_batch(0)
@@ -187,7 +214,6 @@ def _mapped(path: Path) -> Any:
 def _arrow(values: npt.NDArray[Any]) -> Any:
     """Return an array as Arrow's, without copying; of two dimensions as lists of fixed length."""
     flat = values.reshape(-1)
-    flat = flat.view(np.uint8) if flat.dtype == np.bool_ else flat
     array = pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
     if values.ndim == 1:
         return array
@@ -207,12 +233,10 @@ def _numpy(array: Any, events: int, dtype: np.dtype[Any], form: Sequence[int]) -
         if not pa.types.is_fixed_size_list(array.type) or array.type.list_size != form[0]:
             raise ValueError(f"it holds {array.type}")
         values = array.values
-    stored = np.dtype(np.uint8) if dtype == np.bool_ else dtype
     length = events * int(np.prod(form, dtype=np.int64))
-    if values.type != pa.from_numpy_dtype(stored) or len(values) != length or values.offset or values.null_count:
+    if values.type != pa.from_numpy_dtype(dtype) or len(values) != length or values.offset or values.null_count:
         raise ValueError(f"it holds {len(values)} values of type {values.type}")
-    found = np.frombuffer(values.buffers()[1] or b"", stored, length)
-    return found.view(dtype).reshape(events, *form)
+    return np.frombuffer(values.buffers()[1] or b"", dtype, length).reshape(events, *form)
 
 
 def _checksum_of(buffer: Any) -> int:
