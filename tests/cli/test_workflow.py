@@ -187,7 +187,7 @@ def test_without_labels_an_autoencoder_is_trained_and_that_is_said(work, capsys)
         (["--files=files.txt", "--labels=1,0", "--test=keras"], "the Keras example comes with a later version"),
         (["--files=files.txt", "--dtype=csv"], r"\.root: line \d+: "),
         (["--files=files.txt", "--dtype=xls"], "setting 'dtype' must be one of 'root', 'parquet', .*; got 'xls'"),
-        (["--files=files.txt", "--preproc=p.py"], "preprocessing comes with a later version"),
+        (["--files=files.txt", "--preproc=p.py"], "p.py: there is no such file"),
         (["--files=files.txt", "--specs=nowhere.json"], r"nowhere\.json: no such file"),
         (["--files=files.txt", "--fout=x"], "--fout' must be given together with --model or --test"),
         (["--files=files.txt", "--model=m.py", "--test=pytorch"], "--test' must be left out"),

@@ -115,7 +115,10 @@ class Bundle:
             encoding = Encoding.from_dict(self._json("encoding.json"))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise BundleError(str(self.source), f"encoding.json is damaged: {error}") from error
-        if any(feature.width < 1 for feature in encoding.features) or not 1 <= encoding.width <= MOST_PLACES:
+        if (
+            any(feature.width < (0 if feature.jagged else 1) for feature in encoding.features)
+            or not 1 <= encoding.width <= MOST_PLACES
+        ):
             raise BundleError(
                 str(self.source), f"encoding.json has {encoding.width} places; right is 1 to {MOST_PLACES}"
             )

@@ -71,12 +71,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", default="", help="Python file with 'def model(idim)', see the documentation for what it may return")
     add("--params", default="", help="parameters (default: params.json, where there is one)")
     add("--specs", default="", help="specs file to use (default: global-specs.json, where there is one that fits)")
-    add("--preproc", default="", help="Python file with 'def preprocessing(rec)' (not yet)")
+    add("--preproc", default="", help="Python file with 'def preprocessing(rec)': changes columns before all else")
     add(
         "--dtype",
         default="",
         help="format of the files, whatever their extensions: root, json, csv, parquet, avro, arrow or hdf5",
     )
+    add(
+        "--missing-branch",
+        default="",
+        choices=("error", "fill", "intersect"),
+        help="what to do about a branch that some files lack: an error, take it as absent there, or leave it out",
+    )
+    add(
+        "--on-bad-file",
+        default="",
+        choices=("fail", "skip", "quarantine"),
+        help="what to do about a file that cannot be read: an error, go on without the events concerned, or without the file",
+    )
+    add("--checksums", default="", help="file as sha256sum writes it: every input file is compared once")
     add("--fout", default="", help="where the trained model goes: NAME.tar.gz, or a folder")
     add("--test", default="", help="train a built-in example: pytorch (keras: not yet)")
     add("--verbose", type=int, default=0, help="2 shows the traceback of an error")

@@ -144,7 +144,7 @@ class Model:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(self.name, f"encoding.json is damaged: {error}") from error
         for feature in encoding.features:
-            if feature.width < 1 or (feature.width != 1 and not feature.jagged):
+            if feature.width < 0 or (feature.width != 1 and not feature.jagged):
                 raise BundleError(self.name, f"encoding.json gives branch '{feature.branch}' {feature.width} places")
         return encoding
 

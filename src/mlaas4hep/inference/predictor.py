@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.errors import BranchTypeError
@@ -64,6 +65,7 @@ def open_for_bundle(
         files,
         tree=tree or bundle.manifest.data.get("tree", "Events"),
         branches=bundle.encoding.branches,
+        **_view_of(bundle),
         identifiers=bundle.manifest.data.get("identifiers") or None,
         redirector=redirector,
     )
@@ -76,6 +78,12 @@ def open_for_bundle(
                 f"model '{bundle.name}' takes {wanted} an event, the file holds {found}",
             )
     return dataset
+
+
+def _view_of(bundle: Bundle) -> dict[str, Any]:
+    """Return what made the columns of a bundle's training, as arguments of :func:`mlaas4hep.open`; events that its cut rejects are scored too."""
+    selection = bundle.manifest.data.get("selection") or {}
+    return {name: selection.get(name) or None for name in ("new_columns", "object_cuts")}
 
 
 def predict_files(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlaas4hep.errors import SettingError, SourceError, quoted
 from mlaas4hep.settings import (
@@ -98,7 +98,9 @@ class WorkflowOptions:
     dtype : str
         Format of the files (root, parquet, arrow, csv, json, avro, hdf5) whatever their extensions; empty to go by these.
     preproc : str
-        Comes later.
+        A Python file with ``def preprocessing(rec)``; empty for none.
+    missing_branch, on_bad_file, checksums : str
+        As :func:`mlaas4hep.open` takes them; empty for its defaults.
     """
 
     files: str
@@ -110,6 +112,9 @@ class WorkflowOptions:
     fout: str = ""
     dtype: str = ""
     preproc: str = ""
+    missing_branch: Any = ""
+    on_bad_file: Any = ""
+    checksums: str = ""
 
 
 def read_params(path: str) -> WorkflowParams:
@@ -153,7 +158,13 @@ def run_workflow(options: WorkflowOptions, say: Say, progress: Progress | None =
     params = read_params(options.params)
     dataset = _with_specs(_open(options, params), options.specs, say)
     say(repr(dataset)[1:-1])
+    for note in dataset.notes:
+        say(note)
+    if len(dataset.losses):
+        say(str(dataset.losses))
     _warn_of_generator_level(dataset, say)
+    for separation in dataset.separating_features():
+        say(f"warning: {separation}")
     if not options.model and not options.test:
         say("no --model and no --test: the specs are all there is to do")
         return None
@@ -180,8 +191,6 @@ def _refuse_what_comes_later(options: WorkflowOptions) -> None:
     """Refuse what the original can and this version cannot yet."""
     if options.test not in ("", "pytorch"):
         raise SettingError("--test", "'pytorch' (the Keras example comes with a later version)", options.test)
-    if options.preproc:
-        raise SettingError("--preproc", "left out (preprocessing comes with a later version)", options.preproc)
     if options.model and options.test:
         raise SettingError("--test", "left out where there is a --model", options.test)
     if options.fout and not (options.model or options.test):
@@ -205,6 +214,10 @@ def _open(options: WorkflowOptions, params: WorkflowParams) -> Dataset:
         split=Split(test=params.split, validation=VALIDATION_SHARE * (1 - params.split)),
         max_events=params.nevts,
         redirector=params.redirector or DEFAULT_REDIRECTOR,
+        preproc=options.preproc or None,
+        missing_branch=options.missing_branch or "error",
+        on_bad_file=options.on_bad_file or "fail",
+        checksums=options.checksums or None,
     )
 
 

@@ -262,9 +262,8 @@ def _predict(trainer: Trainer, dataset: Dataset, fold: Fold, limit: int | None =
 def _held_out_values(dataset: Dataset, events: Mapping[str, int]) -> npt.NDArray[np.float32]:
     """Return raw values of up to some thousand events, NaN where absent: of the test part, or of what there is."""
     fold: Fold = "test" if events["test"] else "validation" if events["validation"] else "train"
-    features = (dataclasses.replace(feature, shift=0.0, scale=1.0) for feature in dataset.encoding.features)
     parts: list[npt.NDArray[np.float32]] = []
-    for batch in _stream(dataset, fold, shuffle=True, encoding=Encoding(tuple(features))):
+    for batch in _stream(dataset, fold, shuffle=True, encoding=dataset.encoding.unscaled):
         parts.append(np.where(batch.mask, np.float32(np.nan), batch.x))
         if sum(map(len, parts)) >= COMPARED_EVENTS:
             break
@@ -272,7 +271,9 @@ def _held_out_values(dataset: Dataset, events: Mapping[str, int]) -> npt.NDArray
 
 
 def _stream(dataset: Dataset, fold: Fold, *, shuffle: bool = False, encoding: Encoding | None = None) -> Any:
-    return dataset.stream(fold, encoding=encoding, batch_size=ROWS_AT_ONCE, shuffle=shuffle)
+    # Metrics are of physics: their weights have signs, and are neither balanced nor flattened. What stops the training judges as it learns.
+    weights = "training" if fold == "validation" else "signed"
+    return dataset.stream(fold, encoding=encoding, batch_size=ROWS_AT_ONCE, shuffle=shuffle, weights=weights)
 
 
 def _provenance(dataset: Dataset, events: Mapping[str, int]) -> dict[str, Any]:
