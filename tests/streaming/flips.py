@@ -79,4 +79,5 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

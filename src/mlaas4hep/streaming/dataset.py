@@ -33,6 +33,12 @@ from mlaas4hep.streaming.weighting import Weighting
 from mlaas4hep.streaming.weights import Weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow
+
+    from mlaas4hep.streaming.export import Layout as TableLayout
+    from mlaas4hep.streaming.keras_dataset import KerasEventDataset
     from mlaas4hep.streaming.torch_dataset import TorchEventDataset
 
 __all__ = ["Dataset"]
@@ -255,11 +261,57 @@ class Dataset:
         """Iterate over one epoch of batches; parameters as in :meth:`stream`."""
         return iter(self.stream(fold, batch_size=batch_size, **settings))
 
-    def torch_dataset(self, fold: Fold | None = None, **settings: Any) -> TorchEventDataset:
-        """Return an ``IterableDataset`` of whole batches ``(x, mask, y, weight)``; parameters as in :meth:`stream`."""
+    def torch_dataset(
+        self, fold: Fold | None = None, *, pin_memory: bool = False, **settings: Any
+    ) -> TorchEventDataset:
+        """Return an ``IterableDataset`` of whole batches ``(x, mask, y, weight)``.
+
+        Parameters
+        ----------
+        pin_memory : bool
+            Whether the tensors lie in pinned memory, where there is an accelerator.
+        fold, **settings
+            As in :meth:`stream`.
+        """
         from mlaas4hep.streaming.torch_dataset import TorchEventDataset
 
-        return TorchEventDataset(self.stream(fold, **settings))
+        return TorchEventDataset(self.stream(fold, **settings), pin_memory=pin_memory)
+
+    def keras_dataset(self, fold: Fold | None = None, *, masks: bool = False, **settings: Any) -> KerasEventDataset:
+        """Return a ``keras.utils.PyDataset`` of whole batches for ``model.fit``.
+
+        Parameters
+        ----------
+        masks : bool
+            Whether the input is ``{"x", "mask"}`` rather than the values alone.
+        fold, **settings
+            As in :meth:`stream`.
+        """
+        from mlaas4hep.streaming.keras_dataset import KerasEventDataset
+
+        return KerasEventDataset(self.stream(fold, **settings), sum(self.class_counts(fold).values()), masks=masks)
+
+    def to_arrow(
+        self, fold: Fold | None = None, *, layout: TableLayout = "columns", **settings: Any
+    ) -> pyarrow.RecordBatchReader:
+        """Return one epoch as a ``pyarrow.RecordBatchReader``: a column for each place of the vector, or one ``x`` with ``layout="vector"``."""
+        from mlaas4hep.streaming.export import to_arrow
+
+        return to_arrow(self.stream(fold, **settings), layout=layout)
+
+    def to_parquet(
+        self,
+        path: str | Path,
+        fold: Fold | None = None,
+        *,
+        layout: TableLayout = "columns",
+        compression: str = "zstd",
+        **settings: Any,
+    ) -> int:
+        """Write one epoch to a Parquet file, which is there when it is whole; return the number of events."""
+        from mlaas4hep.streaming.export import to_parquet
+
+        return to_parquet(self.stream(fold, **settings), path, layout=layout, compression=compression)
 
     def raw_blocks(
         self, encoding: Encoding | None = None, max_events: int = 16384

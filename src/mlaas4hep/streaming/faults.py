@@ -15,6 +15,7 @@ from mlaas4hep.errors import (
     SourceError,
     TreeNotFoundError,
 )
+from mlaas4hep.streaming.credentials import explained
 from mlaas4hep.streaming.retry import RetryPolicy, is_remote, may_pass
 
 __all__ = ["BAD_FILE_ERRORS", "Faults", "OnBadFile"]
@@ -79,7 +80,7 @@ class Faults:
                 try:
                     result = action(location)
                 except SourceError as fault:
-                    error = fault
+                    error = explained(fault)
                     if not may_pass(fault):
                         break
                 else:

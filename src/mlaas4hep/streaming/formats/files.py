@@ -58,19 +58,23 @@ def open_bytes(path: str) -> IO[bytes]:
     try:
         if "://" in path:
             fsspec: Any = importlib.import_module("fsspec")  # comes with uproot, has no types
-            stream: IO[bytes] = fsspec.open(path, "rb").open()
+            from mlaas4hep.streaming.formats.root_remote import remote_options  # limits on waits, proxies and tokens
+
+            options = {name: value for name, value in remote_options(path).items() if name != "coalesce_config"}
+            stream: IO[bytes] = fsspec.open(path, "rb", **options).open()
         else:
             stream = open_local(path)
+        empty = not stream.read(1)
+        stream.seek(0)
     except SourceError:
         raise
     except FileNotFoundError:
         raise SourceError(path, "no such file") from None
     except Exception as error:  # whatever the file system of a URL raises
         raise SourceError(path, f"cannot be read: {reason(error)}") from error
-    if not stream.read(1):
+    if empty:
         stream.close()
         raise SourceError(path, "the file is empty")
-    stream.seek(0)
     return stream
 
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from mlaas4hep.errors import MissingExtraError
+from mlaas4hep.streaming.credentials import client_options
 from mlaas4hep.streaming.formats.root_bytes import Place, check_within
 
 __all__ = ["RemoteBytes", "drop_handle", "open_remote", "remote_options"]
@@ -142,7 +143,7 @@ def remote_options(path: str) -> dict[str, Any]:
         silent = float(os.environ.get("MLAAS4HEP_HTTP_TIMEOUT", HTTP_READ_SECONDS))
         limits = aiohttp.ClientTimeout(total=None, sock_connect=min(silent, HTTP_CONNECT_SECONDS), sock_read=silent)
         options["client_kwargs"] = {"timeout": limits}
-    return options
+    return options | client_options(path)
 
 
 def open_remote(path: str) -> Any:
