@@ -11,7 +11,7 @@ set allows (8 for 18). ONNX Runtime reads that since 1.14, and so does every Tri
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Output(enum.Enum):
     """One number (of the second class) or one a class."""
     LOG_PROBABILITIES = "log-probabilities"
     """One number a class."""
+    VALUES = "values"
+    """One number a target of a regression, standardised as the training saw it."""
     RECONSTRUCTION = "reconstruction"
     """The scaled values again, as an autoencoder gives them; an event's value is the mean squared error."""
 
@@ -54,10 +56,16 @@ def output_name(output: Output) -> str:
     >>> output_name(Output.LOGITS), output_name(Output.RECONSTRUCTION)
     ('probabilities', 'values')
     """
-    return VALUES if output is Output.RECONSTRUCTION else PROBABILITIES
+    return VALUES if output in (Output.RECONSTRUCTION, Output.VALUES) else PROBABILITIES
 
 
-def complete_graph(framework_graph: bytes, encoding: Encoding, output: Output, classes: int) -> bytes:
+def complete_graph(
+    framework_graph: bytes,
+    encoding: Encoding,
+    output: Output,
+    classes: int,
+    targets: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> bytes:
     """Put the preprocessing before a framework's graph and the step to probabilities after it.
 
     Parameters
@@ -71,14 +79,17 @@ def complete_graph(framework_graph: bytes, encoding: Encoding, output: Output, c
     output : Output
         What that output is.
     classes : int
-        Number of classes; 1 for a reconstruction.
+        Number of classes, or of the targets of a regression; 1 for a reconstruction.
+    targets : (scale, shift), optional
+        Of a regression: what each standardised value is multiplied by, and what is then added.
 
     Returns
     -------
     bytes
         ONNX model with input ``features``, float32 ``[batch, width]``, where whatever is not finite counts as absent,
         and output ``probabilities``, float32 ``[batch, classes]``, or for a reconstruction ``values``, float32
-        ``[batch, 1]``. ``batch`` is free. The scaled values are those of :meth:`Encoding.scale_raw` to the bit (ONNX
+        ``[batch, 1]``, for a regression ``[batch, targets]``. ``batch`` is free.
+        The scaled values are those of :meth:`Encoding.scale_raw` to the bit (ONNX
         Runtime's Where gives 0 for -0), or to the last bit where there is a logarithm.
 
     Raises
@@ -108,13 +119,18 @@ def complete_graph(framework_graph: bytes, encoding: Encoding, output: Output, c
     width = result.type.tensor_type.shape.dim[1].dim_value if dimensions == 2 else 1
     if output is Output.RECONSTRUCTION:
         _reconstruction_error(tail, inputs[0], width, encoding.width)
+    elif output is Output.VALUES:
+        _values(tail, width, classes, standardised=targets is not None)
     else:
         _probabilities(tail, output, width, classes)
     columns = 1 if output is Output.RECONSTRUCTION else classes
     tail.nodes[-1].output[0] = output_name(output)
 
     low, high = encoding.clips or (None, None)
+    target_scale, target_shift = targets or ((), ())
     constants = {
+        "target_scale": np.asarray(target_scale, np.float32),
+        "target_shift": np.asarray(target_shift, np.float32),
         "shift": encoding.shifts,
         "scale": encoding.scales,
         "logarithmic": encoding.logarithmic,
@@ -226,6 +242,17 @@ def _probabilities(tail: _Chain, output: Output, width: int, classes: int) -> No
     else:
         right = "1 or 2 wide" if classes == 2 else f"{classes} wide"
         raise _unusable(f"its output is {width} wide; for {classes} classes it must be {right}")
+
+
+def _values(tail: _Chain, width: int, targets: int, *, standardised: bool) -> None:
+    """Append the nodes from standardised values to those of physics."""
+    if width != targets:
+        raise _unusable(f"its output is {width} wide; for {targets} targets it must be {targets} wide")
+    if standardised:
+        tail.add("Mul", "target_scale")
+        tail.add("Add", "target_shift")
+    else:
+        tail.add("Identity")
 
 
 def _reconstruction_error(tail: _Chain, scaled: str, width: int, expected: int) -> None:

@@ -54,7 +54,7 @@ class Manifest:
     framework : str
         What it was trained with, as in ``torch``.
     output : str
-        ``probabilities`` (one column a class) or ``values`` (one column: an event's reconstruction error).
+        ``probabilities`` (one column a class) or ``values`` (one column a target, or an event's reconstruction error).
     labels : tuple of str
         Name of each column of the output.
     width : int

@@ -60,7 +60,7 @@ class BundleContent:
     encoding : Encoding
         Places and scaling of the features.
     labels : tuple of str
-        Name of each column of the bundle's output: the classes, or the one name of a reconstruction error.
+        Name of each column of the bundle's output: the classes, the targets of a regression, or the one name of a reconstruction error.
     specs : mapping
         Content of ``specs.json``.
     framework : str
@@ -71,6 +71,8 @@ class BundleContent:
         One line for people, in ``params.json``.
     files : mapping of str to bytes
         Further files, as plots.
+    targets : (scale, shift), optional
+        Of a regression: what makes standardised values those of physics.
     """
 
     graph: bytes
@@ -84,6 +86,7 @@ class BundleContent:
     training: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
+    targets: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def check_target(target: Path) -> str:
@@ -200,7 +203,9 @@ def _files(name: str, content: BundleContent, created: str) -> dict[str, bytes]:
     if tuple(names.splitlines()) != content.labels:
         raise BundleError(name, f"a class name must be one line of text; the names are {content.labels}")
     return {
-        "model.onnx": complete_graph(content.graph, content.encoding, content.output, len(content.labels)),
+        "model.onnx": complete_graph(
+            content.graph, content.encoding, content.output, len(content.labels), content.targets
+        ),
         "labels.txt": names.encode(),
         "params.json": _json(_params(name, content, created)),
         "encoding.json": _json(content.encoding.to_dict()),

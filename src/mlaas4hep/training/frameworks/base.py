@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.bundle.graph import Output
+
+if TYPE_CHECKING:
+    from mlaas4hep.streaming.encoding import Encoding
 
 __all__ = [
     "Batches",
@@ -18,11 +21,15 @@ __all__ = [
     "EventBatch",
     "FitSettings",
     "History",
+    "Kind",
     "NoProgress",
     "Progress",
     "Task",
     "Trainer",
 ]
+
+
+Kind = Literal["classification", "regression", "reconstruction"]
 
 
 class EventBatch(Protocol):
@@ -37,8 +44,8 @@ class EventBatch(Protocol):
         """True where absent, ``[n, width]``."""
 
     @property
-    def y(self) -> npt.NDArray[np.int64]:
-        """Class index, ``[n]``."""
+    def y(self) -> npt.NDArray[Any]:
+        """Class index, int64 ``[n]``; of a regression the standardised targets, float32 ``[n, targets]``."""
 
     @property
     def weight(self) -> npt.NDArray[np.float32]:
@@ -60,11 +67,32 @@ class Task:
     width : int
         Number of places of the feature vector.
     classes : int
-        Number of classes; 0 where there are no labels and the model has to reconstruct its input.
+        Number of classes; 0 where there are no labels.
+    targets : int
+        Number of values to predict of an event; 0 where it is no regression.
+    encoding : Encoding, optional
+        Which feature stands at which place, for models that look at objects.
+
+    Examples
+    --------
+    >>> Task(125, 2).kind, Task(125, 0, targets=1).kind, Task(125, 0).kind
+    ('classification', 'regression', 'reconstruction')
     """
 
     width: int
     classes: int
+    targets: int = 0
+    encoding: Encoding | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What the model does: tell classes apart, predict values, or reconstruct its input."""
+        return "classification" if self.classes else "regression" if self.targets else "reconstruction"
+
+    @property
+    def columns(self) -> int:
+        """Columns of a prediction: one a class or a target, or the one reconstruction error."""
+        return self.classes or self.targets or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +213,7 @@ class Trainer(Protocol):
         """
 
     def predict(self, x: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """Return float32 ``[n, classes]``: probabilities; or ``[n, 1]``: the reconstruction error."""
+        """Return float32 ``[n, classes]``: probabilities; ``[n, targets]``: values; or ``[n, 1]``: the reconstruction error."""
 
     def to_onnx(self) -> tuple[bytes, Output]:
         """Return the graph on scaled values and what it gives, as the bundle takes them."""

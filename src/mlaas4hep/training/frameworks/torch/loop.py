@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
+from mlaas4hep.bundle.graph import Output
 from mlaas4hep.errors import TrainingError
 from mlaas4hep.training.evaluation import evaluate
 from mlaas4hep.training.frameworks.base import Batches, EpochResult, FitSettings, History, Progress
@@ -206,7 +207,7 @@ class _Task(lightning.LightningModule):  # type: ignore[misc]  # Lightning is no
             raise TrainingError(f"the validation loss is {loss} after epoch {self.current_epoch + 1}")
         self.log(WATCHED, loss)
         auc = share = math.nan
-        if predictions.shape[1] > 1:
+        if self.objective.output not in (Output.RECONSTRUCTION, Output.VALUES):
             judged = evaluate(predictions.numpy(), y.numpy(), weight.numpy())
             auc, share = judged.auc, judged.accuracy
         self._finish_epoch(loss, auc, share)

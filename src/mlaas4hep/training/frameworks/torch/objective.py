@@ -50,11 +50,11 @@ class Objective:
     output : Output
         What the module gives.
     columns : int
-        Width of that: 1, the number of classes, or for a reconstruction that of the features.
+        Width of that: 1, the number of classes or targets, or for a reconstruction that of the features.
     loss : callable
         Of output ``[n, columns]`` and target. The target is the class index as int64 ``[n]``, or as float32 ``[n,
-        1]`` where there is one column; for a reconstruction the scaled values ``[n, width]``. Gives one number, or
-        one an event.
+        1]`` where there is one column; for a regression the standardised targets ``[n, targets]``, for a
+        reconstruction the scaled values ``[n, width]``. Gives one number, or one an event.
     """
 
     output: Output
@@ -69,6 +69,8 @@ class Objective:
         if self.output is Output.RECONSTRUCTION:
             given = torch.where(mask, x, given)  # a place without a value cannot be wrong
             target = x
+        elif self.output is Output.VALUES:
+            target = y.to(given.dtype).reshape(given.shape)
         else:
             target = y.to(given.dtype).unsqueeze(1) if self.columns == 1 else y
         value = self.loss(given, target)
@@ -77,12 +79,14 @@ class Objective:
         return (weight * value.reshape(len(x), -1).mean(dim=1)).mean()
 
     def prediction(self, given: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return float32 ``[n, classes]``: probabilities; or ``[n, 1]``: mean squared error over an event's present places."""
+        """Return float32 ``[n, classes]``: probabilities; ``[n, targets]``: values; or ``[n, 1]``: mean squared error over present places."""
         given = given.reshape(len(x), self.columns).float()
         match self.output:
             case Output.RECONSTRUCTION:
                 squared = torch.where(mask, torch.zeros_like(x), (given - x) ** 2)
                 return squared.sum(dim=1, keepdim=True) / (~mask).sum(dim=1, keepdim=True).clamp(min=1)
+            case Output.VALUES:
+                return given
             case Output.LOGITS if self.columns == 1:
                 return torch.sigmoid(torch.cat([-given, given], dim=1))
             case Output.LOGITS:
@@ -116,7 +120,14 @@ def choose_objective(last: str | None, shape: tuple[int, ...], loss: object, tas
     if loss is not None and not callable(loss):
         raise ModelFileError(source, f"the loss is {type(loss).__name__}; it must be a function of output and target")
     columns = 1 if len(shape) == 1 else shape[-1]
-    if task.classes == 0:
+    if task.kind == "regression":
+        if len(shape) > 2 or columns != task.targets:
+            raise ModelFileError(
+                source,
+                f"its output has shape {_shown(shape)}; for {task.targets} targets it must be [events, {task.targets}]",
+            )
+        return Objective(Output.VALUES, columns, _per_event(loss) or nn.MSELoss(reduction="none"))
+    if task.kind == "reconstruction":
         if len(shape) != 2 or columns != task.width:
             raise ModelFileError(
                 source,

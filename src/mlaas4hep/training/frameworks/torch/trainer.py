@@ -101,10 +101,9 @@ class TorchTrainer:
         )
 
     def predict(self, x: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        """Return float32 ``[n, classes]``: probabilities; or ``[n, 1]``: the reconstruction error."""
+        """Return float32 ``[n, classes]``: probabilities; ``[n, targets]``: standardised values; or ``[n, 1]``: the reconstruction error."""
         self.module.eval()
-        columns = max(1, self.task.classes)
-        result = np.empty((len(x), columns), np.float32)
+        result = np.empty((len(x), self.task.columns), np.float32)
         with torch.no_grad():
             for start in range(0, len(x), ROWS_AT_ONCE):
                 rows = slice(start, start + ROWS_AT_ONCE)
