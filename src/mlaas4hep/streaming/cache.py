@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +46,8 @@ of the process's own, but their page tables are (0.2 %), and a process may have 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A shard whose bytes were compared with its checksum.
-
-    Parameters
-    ----------
-    state : FileState
-        Of its file after that.
-    buffer : pyarrow.Buffer, or None
-        Its mapping.
-    """
-
-    state: FileState
-    buffer: Any
+_compared: dict[Path, FileState] = {}
+"""Shards that this process has compared with their checksums, and the state of their files after that: not every stream has to compare them again."""
 
 
 class CachedSupply:
@@ -95,8 +82,7 @@ class CachedSupply:
         labels, identity = rules.labels, rules.identity
         self._format = ShardFormat(rules.encoding.width, labels.dtype, labels.shape, identity.dtype)
         self._keys: dict[Run, str] = {}
-        self._known: dict[ShardName, _Known] = {}
-        self._mappings = 0
+        self._mappings: dict[ShardName, Any] = {}
         self._mapped_bytes = 0
         self._described = False
         self._writing = True
@@ -110,7 +96,7 @@ class CachedSupply:
         found = {run: shards[key] for run in wanted if (key := self._key(run)) in shards}
         missing = [run for run in wanted if run not in found]
         # What was pruned takes room on the disk for as long as it is mapped.
-        for name in self._known.keys() - shards.values():
+        for name in self._mappings.keys() - shards.values():
             self._forget(name)
         order = iter(wanted)
         with ExitStack() as until_the_end:
@@ -139,14 +125,14 @@ class CachedSupply:
         path = self._folder.path / self._dataset / str(name)
         try:
             with stage("fetch"):
-                known = self._known.get(name)
-                same = known is not None and known.state == file_state(path)
-                buffer = known.buffer if same and known is not None else None
+                same = file_state(path) == _compared.get(path)
+                buffer = self._mappings.get(name) if same else None
                 if buffer is None:
                     buffer = map_shard(path, name, verify=not same)
                 encoded = read_shard(buffer, name, run, self._format)
                 count_bytes("from_cache", encoded.events.x.nbytes)
-                self._keep(name, buffer, touch(path))
+                _compared[path] = touch(path)
+                self._keep(name, buffer)
         except FileNotFoundError:  # pruned since the epoch began
             return None
         except (OSError, DamagedShardError) as error:
@@ -158,23 +144,24 @@ class CachedSupply:
             return None
         return encoded
 
-    def _keep(self, name: ShardName, buffer: Any, state: FileState) -> None:
-        """Remember that a shard was compared, and its mapping where there are not too many."""
+    def _keep(self, name: ShardName, buffer: Any) -> None:
+        """Leave a shard mapped where there are not too many."""
         self._forget(name)
-        keep = is_mapped(buffer) and self._mappings < MOST_MAPPINGS and self._mapped_bytes + buffer.size <= MOST_MAPPED
-        self._known[name] = _Known(state, buffer if keep else None)
-        self._mappings += keep
-        self._mapped_bytes += buffer.size if keep else 0
+        if (
+            is_mapped(buffer)
+            and len(self._mappings) < MOST_MAPPINGS
+            and self._mapped_bytes + buffer.size <= MOST_MAPPED
+        ):
+            self._mappings[name] = buffer
+            self._mapped_bytes += buffer.size
 
     def _forget(self, name: ShardName) -> None:
-        known = self._known.pop(name, None)
-        if known is not None and known.buffer is not None:
-            self._mappings -= 1
-            self._mapped_bytes -= known.buffer.size
+        buffer = self._mappings.pop(name, None)
+        self._mapped_bytes -= 0 if buffer is None else buffer.size
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process maps for itself, and believes only what it has compared.
-        return {**self.__dict__, "_known": {}, "_mappings": 0, "_mapped_bytes": 0}
+        # Another process maps for itself.
+        return {**self.__dict__, "_mappings": {}, "_mapped_bytes": 0}
 
     def _kept(self, run: Run, prepared: PreparedRun | None, losses: LossReport) -> PreparedRun | None:
         """Return a run that was read, after it has been written as a shard if that can be done."""
