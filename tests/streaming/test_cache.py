@@ -184,6 +184,20 @@ def test_files_in_another_order_and_place_are_found_again(
     assert_same_bits(copied(stream_of(turned, tmp_path / "c", encoding=first.encoding)), expected)
 
 
+def test_weights_of_files_belong_to_the_files_whatever_their_order(files: list[Path], tmp_path: Path) -> None:
+    cross_sections = {files[0].name: 1.0, files[1].name: 3.0}
+    sums = dict.fromkeys(cross_sections, 100.0)
+    weights = {"cross_sections": cross_sections, "sum_of_weights": sums}
+    first = mlaas4hep.open(files, labels=[1, 0], weights=weights)
+    keys = keys_of(first, tmp_path / "c", weights="signed", encoding=first.encoding)
+    turned = mlaas4hep.open(files[::-1], labels=[0, 1], weights=weights)
+    assert keys_of(turned, tmp_path / "c", weights="signed", encoding=first.encoding) == keys
+    plain = stream_of(turned, None, weights="signed", encoding=first.encoding)
+    assert_same_bits(
+        copied(stream_of(turned, tmp_path / "c", weights="signed", encoding=first.encoding)), copied(plain)
+    )
+
+
 @pytest.mark.parametrize("begins_with_cache", [True, False])
 def test_an_epoch_goes_on_from_the_cache_where_it_began_without_and_the_other_way(
     dataset: mlaas4hep.Dataset, tmp_path: Path, begins_with_cache: bool
@@ -207,6 +221,17 @@ def test_ranks_share_a_cache(dataset: mlaas4hep.Dataset, tmp_path: Path, monkeyp
     without_files(dataset, monkeypatch)
     for rank in range(2):
         assert_same_bits(copied(stream_of(dataset, tmp_path / "c").shard(rank, 2)), expected[rank])
+
+
+def test_workers_fill_a_cache_that_serves_without_them(
+    dataset: mlaas4hep.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [copied(stream_of(dataset, None, fold="train", seed=seed)) for seed in (0, 5)]
+    with_workers = stream_of(dataset, tmp_path / "c", fold="train", workers=2)
+    assert_same_bits(copied(with_workers), expected[0])
+    without_files(dataset, monkeypatch)
+    assert_same_bits(copied(stream_of(dataset, tmp_path / "c", fold="train", seed=5)), expected[1])
+    assert_same_bits(copied(stream_of(dataset, tmp_path / "c", fold="train", seed=5, workers=2)), expected[1])
 
 
 def test_two_streams_that_write_the_same_shards_at_once_do_not_disturb_each_other(
@@ -244,6 +269,10 @@ OTHER_DATASETS: dict[str, dict[str, Any]] = {
     "object cut": {"object_cuts": {"Jet": "pt > 1"}},
     "new column": {"new_columns": {"HT": "sum(Jet_pt)"}},
     "lumi mask": {"lumi_mask": "mask.json"},
+    "weights by branch": {"weights": {"branch": "MET_pt"}},
+    "weights by class": {"weights": {"balance_classes": True}},
+    "weights by file": {"weights": {"cross_sections": [1.0, 2.0], "sum_of_weights": [3.0, 3.0]}},
+    "preprocessing": {"preproc": "preprocess.py"},
 }
 
 
@@ -253,6 +282,7 @@ def test_another_dataset_has_other_keys(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mask.json").write_text('{"0": [[1, 2]], "1": [[0, 9]]}')
+    Path("preprocess.py").write_text("def preprocessing(rec):\n    rec['MET_pt'] = 2 * rec['MET_pt']\n    return rec\n")
     other = mlaas4hep.open(files, **{"labels": [1, 0], **OTHER_DATASETS[what]})
     encoding = {} if what == "features" else {"encoding": dataset.encoding}
     expected = keys_of(dataset, tmp_path / "c", fold="train")

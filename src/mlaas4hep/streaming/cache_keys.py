@@ -41,6 +41,9 @@ OF_VIEW: dict[str, Callable[[Any], Any]] = {
 OF_NO_FILE = ("files", "per_file", "events", "negative")
 """Parts of learned weights that are said of each file, or of nobody's weight."""
 
+OF_EACH_FILE = ("cross_sections", "luminosity", "sum_of_weights", "samples")
+"""Settings of weights that come to one factor a file, which is in the key of its runs."""
+
 
 def digest(description: Any) -> str:
     """Return 32 hexadecimal digits that stand for plain values, whatever the order of their keys.
@@ -67,6 +70,7 @@ def describe_rules(catalog: Catalog, rules: EventRules, settings: StreamSettings
     weights = None
     if rules.weights is not None:
         weights = {name: value for name, value in rules.weights.to_dict().items() if name not in OF_NO_FILE}
+        weights["weighting"] = {name: value for name, value in weights["weighting"].items() if name not in OF_EACH_FILE}
     return {
         "format": FORMAT_VERSION,
         "versions": {"identity": HASH_VERSION, **_versions()},
