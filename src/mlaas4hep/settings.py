@@ -25,6 +25,7 @@ __all__ = [
     "integer",
     "names",
     "number",
+    "positive",
     "read_json_settings",
     "read_settings",
     "setting",
@@ -95,6 +96,24 @@ def number(minimum: float = -math.inf, below: float = math.inf) -> Rule[float]:
         return real
 
     return Rule(f"a number{bounds}", take)
+
+
+def positive() -> Rule[float]:
+    """Return the rule for a finite number above 0.
+
+    Examples
+    --------
+    >>> positive().take("1e-3")
+    0.001
+    """
+
+    def take(value: object) -> float:
+        real = number(0).take(value)
+        if real == 0:
+            raise ValueError
+        return real
+
+    return Rule("a number > 0", take)
 
 
 def flag() -> Rule[bool]:
@@ -169,7 +188,7 @@ def any_value() -> Rule[object]:
     return Rule("anything", lambda value: value)
 
 
-def setting(rule: Rule[T], default: T, says: str) -> T:
+def setting(rule: Rule[T], default: T, says: str, *, example: object = None, path: bool = False) -> T:
     """Declare a setting as a field of a frozen dataclass.
 
     Parameters
@@ -180,12 +199,21 @@ def setting(rule: Rule[T], default: T, says: str) -> T:
         Its value where nothing is set.
     says : str
         One line of explanation.
+    example : object
+        What could stand there, for a setting that has no default worth showing.
+    path : bool
+        Whether it names a file or folder of this machine, of which others need not know where it lay.
     """
-    declared: T = field(default=default, metadata={"rule": rule, "says": says})
+    declared: T = field(default=default, metadata={"rule": rule, "says": says, "example": example, "path": path})
     return declared
 
 
-def read_settings(kind: type[T], values: Mapping[str, object], where: Callable[[str], str] = lambda name: "") -> T:
+def read_settings(
+    kind: type[T],
+    values: Mapping[str, object],
+    where: Callable[[str], str] = lambda name: "",
+    group: str = "",
+) -> T:
     """Make a group of settings from plain values.
 
     Parameters
@@ -195,7 +223,9 @@ def read_settings(kind: type[T], values: Mapping[str, object], where: Callable[[
     values : mapping
         Value by name; None, and the empty text, mean "not set".
     where : callable, optional
-        Returns where a setting was written, for the message.
+        Returns where a setting was written, by its full name, for the message.
+    group : str
+        Name of the group, which stands before the names of its settings in messages.
 
     Raises
     ------
@@ -218,14 +248,15 @@ def read_settings(kind: type[T], values: Mapping[str, object], where: Callable[[
     rules = {item.name: item.metadata["rule"] for item in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     read: dict[str, Any] = {}
     for name, value in values.items():
+        full = f"{group}.{name}" if group else name
         if name not in rules:
-            raise UnknownSettingError(name, rules, where(name))
+            raise UnknownSettingError(full, [f"{group}.{rule}" if group else rule for rule in rules], where(full))
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
         try:
             read[name] = rules[name].take(value)
         except (ValueError, OverflowError) as error:
-            raise SettingError(name, rules[name].says, value, where(name)) from error
+            raise SettingError(full, rules[name].says, value, where(full)) from error
     return kind(**read)
 
 
