@@ -133,7 +133,7 @@ def test_an_encoding_that_is_none_is_refused_whatever_its_checksum(folder, chang
 
 def test_a_graph_of_another_shape_is_refused_whatever_its_checksum(folder):
     replace_file(folder, "model.onnx", linear_graph())
-    with pytest.raises(BundleError, match=r"its graph has the input \[\('x', .* right is 'features', float, 3 wide"):
+    with pytest.raises(BundleError, match=r"'model.onnx' has the input \[\('x', .* right is 'features', float, 3 wide"):
         Bundle.open(folder).predict(np.zeros((1, 3), np.float32))
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mlaas4hep.bundle.k_fold import KFold
 from mlaas4hep.errors import BundleError
 
 __all__ = ["FORMAT_VERSION", "Manifest", "Parity", "file_sha256", "installed_versions"]
@@ -73,6 +74,8 @@ class Manifest:
         Checksum of each other file of the bundle.
     format_version : int
         Of the bundle's layout.
+    k_fold : KFold, optional
+        How events are divided among several models; None for a bundle of one.
     """
 
     name: str
@@ -88,14 +91,13 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    k_fold: KFold | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values for JSON."""
-        return {
-            **{item.name: getattr(self, item.name) for item in fields(self)},
-            "labels": list(self.labels),
-            "parity": asdict(self.parity),
-        }
+        """Return it as plain values for JSON; ``k_fold`` only where there are several models."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "k_fold"}
+        values |= {"labels": list(self.labels), "parity": asdict(self.parity)}
+        return values if self.k_fold is None else {**values, "k_fold": self.k_fold.to_dict()}
 
     @classmethod
     def from_dict(cls, description: object, bundle: str) -> Manifest:
@@ -119,7 +121,9 @@ class Manifest:
         if version != FORMAT_VERSION:
             raise BundleError(bundle, f"its format version is {version!r}; this package reads {FORMAT_VERSION}")
         try:
-            known = {item.name: description[item.name] for item in fields(cls)}
+            known = {item.name: description[item.name] for item in fields(cls) if item.name != "k_fold"}
+            k_fold = description.get("k_fold")
+            known["k_fold"] = None if k_fold is None else KFold.from_dict(k_fold)
             known["parity"] = Parity(**known["parity"])
             known["labels"] = tuple(str(label) for label in known["labels"])
             known["sha256"] = {str(name): str(digest) for name, digest in known["sha256"].items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mlaas4hep.bundle.archive import unpack
 from mlaas4hep.bundle.graph import FEATURES
+from mlaas4hep.bundle.k_fold import UNPROVEN, KFold
 from mlaas4hep.bundle.manifest import Manifest, file_sha256
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import BundleError, FeatureError
@@ -134,13 +135,32 @@ class Bundle:
         """Content of ``specs.json``."""
         return dict(self._json("specs.json"))
 
+    @property
+    def k_fold(self) -> KFold | None:
+        """How events are divided among several models; None for a bundle of one."""
+        return self.manifest.k_fold
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of the manifest, which has those of all other files: it is another one for every other bundle."""
+        return file_sha256(self.folder / "manifest.json")
+
     def session(self) -> onnxruntime.InferenceSession:
         """Return the session that executes the graph, on one thread; opened on first use and then kept."""
         return self._session
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
-        session = open_session(self.folder / "model.onnx")
+        return self._open("model.onnx")
+
+    @cached_property
+    def _fold_sessions(self) -> tuple[onnxruntime.InferenceSession, ...]:
+        if self.k_fold is None:
+            return ()
+        return tuple(self._open(f"folds/{fold}/model.onnx") for fold in range(self.k_fold.folds))
+
+    def _open(self, file: str) -> onnxruntime.InferenceSession:
+        session = open_session(self.folder / file)
         for kind, values, name, columns in (
             ("input", session.get_inputs(), FEATURES, self.encoding.width),
             ("output", session.get_outputs(), self.output, len(self.labels)),
@@ -148,7 +168,7 @@ class Bundle:
             found = [(value.name, value.type, *value.shape[1:]) for value in values]
             if found != [(name, "tensor(float)", columns)]:
                 raise BundleError(
-                    str(self.source), f"its graph has the {kind} {found}; right is '{name}', float, {columns} wide"
+                    str(self.source), f"'{file}' has the {kind} {found}; right is '{name}', float, {columns} wide"
                 )
         return session
 
@@ -170,22 +190,56 @@ class Bundle:
         FeatureError
             If the number of places is another one.
         """
+        return self._predict(self._session, self._checked(raw))
+
+    def predict_by_fold(self, raw: npt.NDArray[np.float32], folds: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Predict each event with the model that has not seen it.
+
+        Parameters
+        ----------
+        raw : float32 array of shape ``[n, width]``
+            As for :meth:`predict`.
+        folds : int64 array of shape ``[n]``
+            The fold of each event, as :class:`~mlaas4hep.bundle.k_fold.KFold` tells it; -1 for the mean of all models.
+
+        Returns
+        -------
+        float32 array of shape ``[n, len(labels)]``
+
+        Raises
+        ------
+        FeatureError
+            If the number of places is another one.
+        """
+        raw = self._checked(raw)
+        result = np.empty((len(raw), len(self.labels)), np.float32)
+        for fold in np.unique(folds):
+            session = self._session if fold == UNPROVEN else self._fold_sessions[fold]
+            rows = np.flatnonzero(folds == fold)
+            result[rows] = self._predict(session, raw[rows])
+        return result
+
+    def _checked(self, raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         raw = np.asarray(raw)
         if raw.ndim != 2 or raw.shape[1] != self.encoding.width:
             raise FeatureError(
                 f"model '{self.name}' takes values of shape [n, {self.encoding.width}]; got {list(raw.shape)}"
             )
-        raw = np.ascontiguousarray(raw, np.float32)
+        return np.ascontiguousarray(raw, np.float32)
+
+    def _predict(self, session: onnxruntime.InferenceSession, raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         result = np.empty((len(raw), len(self.labels)), np.float32)
         for start in range(0, len(raw), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            result[rows] = self._session.run(None, {FEATURES: raw[rows]})[0]
+            result[rows] = session.run(None, {FEATURES: raw[rows]})[0]
         return result
 
     def _verify(self) -> None:
         """Check that every file is there and is the one that was written, and that the parts fit each other."""
-        for file in {*NEEDED_FILES, *self.manifest.sha256}:
-            if Path(file).name != file:
+        of_folds = () if self.k_fold is None else self.k_fold.files
+        for file in sorted({*NEEDED_FILES, *of_folds, *self.manifest.sha256}):
+            path = PurePosixPath(file)
+            if str(path) != file or path.is_absolute() or ".." in path.parts or file == "." or "\\" in file:
                 raise BundleError(str(self.source), f"its manifest names the file '{file}', which is not inside it")
             if file not in self.manifest.sha256:
                 raise BundleError(str(self.source), f"its manifest has no checksum of '{file}'")

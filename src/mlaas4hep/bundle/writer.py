@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from mlaas4hep.bundle.archive import pack
 from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph, output_name
+from mlaas4hep.bundle.k_fold import KFold
 from mlaas4hep.bundle.manifest import Manifest, Parity, file_sha256, installed_versions
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import BundleError, ModelNameError
@@ -70,9 +71,11 @@ class BundleContent:
     description : str
         One line for people, in ``params.json``.
     files : mapping of str to bytes
-        Further files, as plots.
+        Further files, as plots, and those of each fold; ``/`` separates folders.
     targets : (scale, shift), optional
         Of a regression: what makes standardised values those of physics.
+    k_fold : KFold, optional
+        Where there are several models: how events are divided among them; ``files`` holds them, and ``graph`` gives their mean.
     """
 
     graph: bytes
@@ -87,6 +90,7 @@ class BundleContent:
     description: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
     targets: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    k_fold: KFold | None = None
 
 
 def check_target(target: Path) -> str:
@@ -174,6 +178,7 @@ def write_bundle(
             folder = Path(temporary) / name
             folder.mkdir()
             for file, data in files.items():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 _write(folder / file, data)
             parity = _compare(content, folder / "model.onnx", held_out, framework_predict, tolerance=tolerance)
             manifest = Manifest(
@@ -189,6 +194,7 @@ def write_bundle(
                 metrics=content.metrics,
                 versions=installed_versions(RECORDED_PACKAGES),
                 sha256={file: file_sha256(folder / file) for file in sorted(files)},
+                k_fold=content.k_fold,
             )
             _write(folder / "manifest.json", _json(manifest.to_dict()))
             _put_in_place(folder, target)
