@@ -102,7 +102,7 @@ def main(runs: int, folder: Path) -> None:
     for row in rows:
         print(f"{row['work']:36} {row['thousand_events_per_second']:>10} {row['ratio']:>26.2f}")
     path = write_result(
-        "cache",
+        "cache_take",
         {
             **about,
             "title": title,

@@ -18,8 +18,9 @@ from typing import Any
 
 from mlaas4hep.errors import SettingError
 from mlaas4hep.streaming.cache_names import PART, ShardName
+from mlaas4hep.streaming.quantities import parse_age, parse_size
 
-__all__ = ["CacheFolder", "CachedDataset", "FileState", "Pruned", "file_state", "parse_age", "parse_size", "touch"]
+__all__ = ["CacheFolder", "CachedDataset", "FileState", "Pruned", "file_state", "touch"]
 
 MARKER = "CACHEDIR.TAG"
 """Says to us that the folder is ours, and to programs that make backups that it can be left out (bford.info/cachedir)."""
@@ -38,10 +39,6 @@ FileState = tuple[int, int, int]
 """Number, size and time of a file."""
 
 _DATASET = re.compile(r"[0-9a-f]{32}")
-
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
-_AGE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhdw])\s*", re.IGNORECASE)
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @dataclass(frozen=True)
@@ -226,8 +223,8 @@ class CacheFolder:
         """
         if older_than is None and max_size is None and not everything:
             raise SettingError("prune", "told what to remove: --older-than, --max-size or --all", None)
-        age = None if older_than is None else parse_age(older_than)
-        most = None if max_size is None else parse_size(max_size)
+        age = None if older_than is None else parse_age(older_than, "older-than")
+        most = None if max_size is None else parse_size(max_size, "max-size")
         now = time.time()
         pruned = Pruned()
         shards: list[tuple[float, int, Path]] = []
@@ -295,48 +292,6 @@ def touch(path: Path) -> FileState:
         with suppress(OSError):  # a cache of another user may be read
             os.utime(path)
     return file_state(path)
-
-
-def parse_size(text: str | int) -> int:
-    """Return the number of bytes that a text means.
-
-    Raises
-    ------
-    SettingError
-        If it means none.
-
-    Examples
-    --------
-    >>> parse_size("20GB"), parse_size("1.5 MiB"), parse_size("0")
-    (20000000000, 1572864, 0)
-    """
-    match = _SIZE.fullmatch(str(text))
-    if match is None:
-        raise SettingError("max-size", "a number of bytes with a unit, as in '20GB' or '500MiB'", text)
-    unit = (match[2] or "").lower()
-    power = "kmgt".index(unit[0]) + 1 if unit else 0
-    return int(float(match[1]) * (1024 if unit.endswith("i") else 1000) ** power)
-
-
-def parse_age(text: str | float) -> float:
-    """Return the number of seconds that a text means, or a number of them itself.
-
-    Raises
-    ------
-    SettingError
-        If it means none.
-
-    Examples
-    --------
-    >>> parse_age("30d"), parse_age("1.5h")
-    (2592000.0, 5400.0)
-    """
-    if isinstance(text, int | float):
-        return float(text)
-    match = _AGE.fullmatch(text)
-    if match is None:
-        raise SettingError("older-than", "a number with a unit, as in '30d', '12h' or '2w'", text)
-    return float(match[1]) * _SECONDS[match[2].lower()]
 
 
 def _is_ours(folder: Path) -> bool:
