@@ -188,7 +188,7 @@ def any_value() -> Rule[object]:
     return Rule("anything", lambda value: value)
 
 
-def setting(rule: Rule[T], default: T, says: str, *, example: object = None, path: bool = False) -> T:
+def setting(rule: Rule[Any], default: T, says: str, *, example: object = None, path: bool = False) -> T:
     """Declare a setting as a field of a frozen dataclass.
 
     Parameters

@@ -9,11 +9,11 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlaas4hep.errors import ModelFileError, nearest_names, quoted
+from mlaas4hep.errors import MLaaS4HEPError, ModelFileError, UnknownSettingError, nearest_names, quoted
 from mlaas4hep.training.frameworks.base import Task
 
 __all__ = ["call_model", "load_model_function"]
@@ -33,7 +33,7 @@ def load_model_function(path: str | Path) -> Callable[..., Any]:
     Returns
     -------
     callable
-        ``model(idim)`` or ``model(idim, classes)``.
+        ``model(idim)``, or with further parameters as :func:`call_model` says.
 
     Raises
     ------
@@ -68,36 +68,63 @@ def load_model_function(path: str | Path) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def call_model(function: Callable[..., Any], task: Task, source: str) -> Any:
+def call_model(
+    function: Callable[..., Any], task: Task, source: str, settings: Mapping[str, object] | None = None
+) -> Any:
     """Call a user's function and return what it returns.
 
     Parameters
     ----------
     function : callable
-        Gets the number of features, and the number of classes if it has a parameter ``classes``.
+        Gets what it asks for by the names of its parameters: ``idim`` (number of places of the feature vector), ``classes``,
+        ``targets``, ``outputs`` (numbers to give for an event), ``encoding``, ``task``. A first parameter of another name
+        gets the number of places.
     task : Task
-        Says both.
+        Says all of these.
     source : str
         Its file, for messages.
+    settings : mapping of str to object, optional
+        Further arguments by name.
 
     Raises
     ------
     ModelFileError
         If it takes other arguments, or fails.
+    UnknownSettingError
+        If it has no parameter of a setting's name.
+
+    Examples
+    --------
+    >>> call_model(lambda idim, outputs, depth=2: (idim, outputs, depth), Task(125, 3), "f", {"depth": 4})
+    (125, 3, 4)
     """
-    wanted = {"classes": task.classes} if _takes_classes(function) else {}
+    signature = inspect.signature(function)
+    given = {
+        "idim": task.width,
+        "classes": task.classes,
+        "targets": task.targets,
+        "outputs": task.outputs,
+        "encoding": task.encoding,
+        "task": task,
+    }
+    first = next(iter(signature.parameters), None)
+    positional = () if first in given else (task.width,)
+    names = [name for name in signature.parameters if name not in given and (name != first or not positional)]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    for name in settings or {}:
+        if name not in names and not takes_any:
+            raise UnknownSettingError(f"model.{name}", [f"model.{known}" for known in names])
+    wanted = {name: value for name, value in given.items() if name in signature.parameters} | dict(settings or {})
     try:
-        inspect.signature(function).bind(task.width, **wanted)
+        signature.bind(*positional, **wanted)
     except TypeError as error:
-        raise ModelFileError(source, f"model{inspect.signature(function)} must be model(idim): {error}") from error
+        raise ModelFileError(source, f"model{signature} must be model(idim): {error}") from error
     try:
-        return function(task.width, **wanted)
+        return function(*positional, **wanted)
+    except MLaaS4HEPError:
+        raise
     except (Exception, SystemExit) as error:
         raise ModelFileError(source, _what_happened(error, Path(source))) from error
-
-
-def _takes_classes(function: Callable[..., Any]) -> bool:
-    return "classes" in inspect.signature(function).parameters
 
 
 def _same(filename: str | None, path: Path) -> bool:

@@ -90,6 +90,11 @@ class Task:
         return "classification" if self.classes else "regression" if self.targets else "reconstruction"
 
     @property
+    def outputs(self) -> int:
+        """Numbers that a model has to give for an event: one for two classes, else one a class, target or place."""
+        return 1 if self.classes == 2 else self.classes or self.targets or self.width
+
+    @property
     def columns(self) -> int:
         """Columns of a prediction: one a class or a target, or the one reconstruction error."""
         return self.classes or self.targets or 1

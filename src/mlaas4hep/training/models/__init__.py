@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BUILT_IN", "built_in_model"]
+from mlaas4hep.training.models import settings
+
+__all__ = ["BUILT_IN", "BuiltIn", "built_in_model"]
+
+HERE = "mlaas4hep.training.models"
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """What there is to know of a built-in model before it is loaded.
+
+    Parameters
+    ----------
+    module : str
+        Path of the module with its function ``model``.
+    settings : type
+        Group of its settings.
+    says : str
+        One line for people.
+    objects : bool
+        Whether it needs the layout ``objects``.
+    """
+
+    module: str
+    settings: type
+    says: str
+    objects: bool = False
+
 
 BUILT_IN = {
-    "pytorch": "mlaas4hep.training.models.pytorch_example",
-    "autoencoder": "mlaas4hep.training.models.autoencoder",
+    "mlp": BuiltIn(f"{HERE}.mlp", settings.MLP, "dense layers"),
+    "deep_sets": BuiltIn(f"{HERE}.deep_sets", settings.DeepSets, "sums over objects", objects=True),
+    "transformer": BuiltIn(f"{HERE}.transformer", settings.Transformer, "attention between objects", objects=True),
+    "parametrised": BuiltIn(f"{HERE}.parametrised", settings.Parametrised, "dense layers, with a mass or the like"),
+    "autoencoder": BuiltIn(f"{HERE}.autoencoder", settings.Autoencoder, "anomaly detection, without labels"),
+    "pytorch": BuiltIn(f"{HERE}.pytorch_example", settings.NoSettings, "the example of workflow.py --test=pytorch"),
 }
-"""Name → module with a function ``model(idim)``."""
+"""Name → what there is to know of it."""
 
 
 def built_in_model(name: str) -> Callable[..., Any]:
     """Return the ``model`` function of a built-in model; ``name`` is one of :data:`BUILT_IN`."""
-    function: Callable[..., Any] = importlib.import_module(BUILT_IN[name]).model
+    function: Callable[..., Any] = importlib.import_module(BUILT_IN[name].module).model
     return function

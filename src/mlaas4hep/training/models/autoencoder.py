@@ -11,13 +11,15 @@ from torch import nn
 __all__ = ["model"]
 
 
-def model(idim: int) -> nn.Module:
+def model(idim: int, narrow: int | None = None) -> nn.Module:
     """Return a module that gives back its input through a narrow middle.
 
     Parameters
     ----------
     idim : int
         Number of places of the feature vector.
+    narrow : int, optional
+        Width of the middle; an eighth of the places when not given.
 
     Examples
     --------
@@ -25,7 +27,7 @@ def model(idim: int) -> nn.Module:
     >>> model(125)(torch.zeros(4, 125)).shape
     torch.Size([4, 125])
     """
-    wide, narrow = max(16, idim // 2), max(2, idim // 8)
+    wide, narrow = max(16, idim // 2), narrow or max(2, idim // 8)
     return nn.Sequential(
         nn.Linear(idim, wide),
         nn.ReLU(),
