@@ -165,7 +165,7 @@ def train(
         trainer, source = _make_trainer(model, task)
     trainer.check()
     with _folder(checkpoints) as folder:
-        settings = FitSettings(params.epochs, params.patience, params.seed, folder)
+        settings = FitSettings(params.epochs, params.patience, params.seed, folder, events["train"])
         validation = _stream(dataset, "validation") if events["validation"] else None
         learning = dataset.stream("train", batch_size=params.batch_size, shuffle=params.shuffle, seed=params.seed)
         progress.begin(params.epochs, events["train"])
@@ -174,7 +174,7 @@ def train(
         finally:
             progress.end()
         if checkpoints is not None:
-            trainer.save(folder / "model.pt")
+            trainer.save(folder / trainer.file_name)
     evaluation, metrics, plots = _judge(dataset, trainer, events)
     metrics["epochs"] = [_without_nan(dataclasses.asdict(result)) for result in history.epochs]
     metrics["best_epoch"] = history.best_epoch

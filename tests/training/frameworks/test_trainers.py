@@ -174,16 +174,10 @@ def test_a_last_batch_of_one_event_does_no_harm(make, tmp_path):
     ("returned", "said"),
     [
         (None, "returned nothing"),
-        ("mlp", r"returned str; it must return a torch\.nn\.Module"),
+        ("mlp", r"returned str; it must return a model of PyTorch, Keras, XGBoost or scikit-learn"),
         ((), "returned tuple"),
     ],
 )
 def test_what_is_no_model_is_refused_with_what_would_be_right(returned, said):
     with pytest.raises(ModelFileError, match=said):
         trainer_for(returned, Task(5, 2), "toy.py")
-
-
-def test_a_keras_model_is_said_to_be_not_supported_yet():
-    keras_model = type("Sequential", (), {"__module__": "keras.src.models"})()
-    with pytest.raises(ModelFileError, match=r"Keras models are not supported yet; return a torch\.nn\.Module"):
-        trainer_for(keras_model, Task(5, 2), "toy.py")

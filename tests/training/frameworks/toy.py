@@ -18,12 +18,12 @@ class ToyBatches:
     """Events in batches, in another order each epoch."""
 
     def __init__(self, batch, size=64, seed=None):
-        self.batch, self.size = batch, size
-        self.random = None if seed is None else np.random.default_rng(seed)
+        self.batch, self.size, self.seed, self.epoch = batch, size, seed, 0
 
     def __iter__(self):
         n = len(self.batch.y)
-        order = np.arange(n) if self.random is None else self.random.permutation(n)
+        order = np.arange(n) if self.seed is None else np.random.default_rng((self.seed, self.epoch)).permutation(n)
+        self.epoch += 1
         for start in range(0, n, self.size):
             yield ToyBatch(*(array[order[start : start + self.size]] for array in self.batch))
 

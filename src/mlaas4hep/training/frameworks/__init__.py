@@ -12,23 +12,33 @@ if TYPE_CHECKING:
 
 __all__ = ["FRAMEWORKS", "framework_of", "trainer_for"]
 
-FRAMEWORKS = {"torch": "mlaas4hep.training.frameworks.torch.trainer"}
+FRAMEWORKS = {
+    "torch": "mlaas4hep.training.frameworks.torch.trainer",
+    "xgboost": "mlaas4hep.training.frameworks.xgboost.trainer",
+}
 """Framework, as its package is called → module with a function ``make_trainer(returned, task, source)``."""
 
-NOT_YET = {"keras": "Keras", "tensorflow": "TensorFlow", "sklearn": "scikit-learn", "xgboost": "XGBoost"}
+RIGHT = (
+    "a model of PyTorch, Keras, XGBoost or scikit-learn, a dict of XGBoost's parameters,"
+    " or for PyTorch (module, loss) or (module, loss, optimiser)"
+)
 
 
 def framework_of(model: object) -> str:
     """Return the package that a model's class comes from, or from which it is derived; the class's own name if there is none.
 
+    The nearest ancestor counts: a Keras model on PyTorch is a torch module too, and XGBoost's estimators are scikit-learn's.
+
     Examples
     --------
     >>> import collections
-    >>> framework_of(collections.OrderedDict())
-    'OrderedDict'
+    >>> framework_of(collections.OrderedDict()), framework_of({"max_depth": 4})
+    ('OrderedDict', 'xgboost')
     """
+    if type(model) is dict:
+        return "xgboost"
     packages = [base.__module__.partition(".")[0] for base in type(model).__mro__]
-    return next((package for package in packages if package in FRAMEWORKS or package in NOT_YET), type(model).__name__)
+    return next((package for package in packages if package in FRAMEWORKS), type(model).__name__)
 
 
 def trainer_for(returned: object, task: Task, source: str) -> Trainer:
@@ -47,16 +57,13 @@ def trainer_for(returned: object, task: Task, source: str) -> Trainer:
     ------
     ModelFileError
         If it is no model of a framework that is supported, or not one for this task.
+    MissingExtraError
+        If a package that its training needs is not installed.
     """
     model = returned[0] if isinstance(returned, tuple) and returned else returned
     framework = framework_of(model)
-    if framework in NOT_YET:
-        raise ModelFileError(source, f"{NOT_YET[framework]} models are not supported yet; return a torch.nn.Module")
     if framework not in FRAMEWORKS:
         what = "nothing (is there a 'return'?)" if model is None else f"{framework}"
-        raise ModelFileError(
-            source,
-            f"model(idim) returned {what}; it must return a torch.nn.Module, (module, loss) or (module, loss, optimiser)",
-        )
+        raise ModelFileError(source, f"model(idim) returned {what}; it must return {RIGHT}")
     trainer: Trainer = importlib.import_module(FRAMEWORKS[framework]).make_trainer(returned, task, source)
     return trainer

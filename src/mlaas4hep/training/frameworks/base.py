@@ -53,7 +53,15 @@ class EventBatch(Protocol):
 
 
 class Batches(Protocol):
-    """Events to learn from; each iteration is one epoch."""
+    """Events to learn from; each iteration is one epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        Number of the next one. To set it back is to have the same events in the same order again.
+    """
+
+    epoch: int
 
     def __iter__(self) -> Iterator[EventBatch]: ...
 
@@ -114,12 +122,18 @@ class FitSettings:
         What all random numbers of the training follow from.
     checkpoints : Path
         Folder for the framework's checkpoints.
+    events : int
+        Training events of an epoch; 0 where that is not known.
+    memory_limit : int
+        Bytes that the values of all training events may take where a model can learn only from all of them at once.
     """
 
     epochs: int
     patience: int
     seed: int
     checkpoints: Path
+    events: int = 0
+    memory_limit: int = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +209,18 @@ class NoProgress:
 
 
 class Trainer(Protocol):
-    """One model of one framework, and how it is trained."""
+    """One model of one framework, and how it is trained.
+
+    Attributes
+    ----------
+    framework : str
+        As the package is called.
+    file_name : str
+        What the file is called that :meth:`save` writes; its end says the format.
+    """
 
     framework: str
+    file_name: str
 
     def check(self) -> None:
         """Try the model and its export before the training.

@@ -66,6 +66,7 @@ class TorchTrainer:
     """
 
     framework = "torch"
+    file_name = "model.pt"
 
     def __init__(self, module: nn.Module, loss: object, optimiser: object, task: Task, source: str) -> None:
         self.module, self.task, self.source = module.cpu(), task, source

@@ -1,0 +1,1 @@
+"""XGBoost: boosted trees from external memory, exported tree by tree."""
