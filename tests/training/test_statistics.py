@@ -16,7 +16,6 @@ from mlaas4hep.training.calibration import reliability
 from mlaas4hep.training.weighted import effective_events, mean_with_error
 from mlaas4hep.training.working_points import working_points
 
-
 POSITIVE = st.sampled_from([0.5, 1.0, 3.0])
 
 

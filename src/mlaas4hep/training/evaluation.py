@@ -1,6 +1,7 @@
 """How well probabilities tell classes apart, with the statistical error of each number.
 
-All of it is weighted, exact where scores are tied, and needs nothing but numpy.
+All of it is weighted, with weights of either sign (:mod:`mlaas4hep.training.weighted` says what these mean), exact where scores are tied, and needs
+nothing but numpy.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mlaas4hep.training.weighted import mean_with_error
 
 __all__ = ["Evaluation", "RocCurve", "accuracy", "area_under_roc", "evaluate", "log_loss", "roc_curve"]
 
@@ -50,6 +53,8 @@ class Evaluation:
         Mean of ``-ln p`` of the true class.
     class_auc : tuple of (str, float, float)
         Name, AUC and its error for each class against the rest; for two classes only the second.
+    log_loss_error : float
+        Statistical error of the log-loss.
     """
 
     events: int
@@ -59,6 +64,7 @@ class Evaluation:
     accuracy_error: float
     log_loss: float
     class_auc: tuple[tuple[str, float, float], ...] = ()
+    log_loss_error: float = math.nan
 
     def __str__(self) -> str:
         return (
@@ -70,7 +76,7 @@ class Evaluation:
         """Return it as plain values for JSON, None where a number is not defined."""
         numbers = {
             name: None if math.isnan(value := getattr(self, name)) else value
-            for name in ("auc", "auc_error", "accuracy", "accuracy_error", "log_loss")
+            for name in ("auc", "auc_error", "accuracy", "accuracy_error", "log_loss", "log_loss_error")
         }
         per_class = {
             name: {"auc": None if math.isnan(auc) else auc, "auc_error": None if math.isnan(error) else error}
@@ -110,6 +116,7 @@ def evaluate(
     judged = [1] if columns == 2 else range(columns)
     class_auc = tuple((names[k], *area_under_roc(probabilities[:, k], y == k, weight)) for k in judged)
     share, share_error = accuracy(probabilities, y, weight)
+    loss, loss_error = mean_with_error(_event_loss(probabilities, y), weight)
     return Evaluation(
         events=len(y),
         auc=float(np.mean([auc for _, auc, _ in class_auc])),
@@ -117,8 +124,9 @@ def evaluate(
         auc_error=float(np.mean([error for _, _, error in class_auc])),
         accuracy=share,
         accuracy_error=share_error,
-        log_loss=log_loss(probabilities, y, weight),
+        log_loss=loss,
         class_auc=class_auc,
+        log_loss_error=loss_error,
     )
 
 
@@ -150,7 +158,7 @@ def area_under_roc(
     E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, Biometrics 44 (1988) 837: each event's *placement* is the share
     of the other class that it is on the right side of; the variance of the area is that of the two means of
     placements. With weights a mean's variance is taken as ``sum(w² d²) / sum(w)²`` times ``m / (m - 1)``, ``m`` being
-    the effective number of events, which is DeLong's for weights of one.
+    the effective number of events, which is DeLong's for weights of one, and holds for weights of either sign.
 
     Examples
     --------
@@ -205,22 +213,16 @@ def accuracy(
     y: npt.NDArray[np.integer[Any]],
     weight: npt.NDArray[np.floating[Any]] | None = None,
 ) -> tuple[float, float]:
-    """Return the weighted share of events whose most probable class is the true one, and its binomial error.
+    """Return the weighted share of events whose most probable class is the true one, and its error.
 
-    The error is ``sqrt(a (1 - a) / m)`` with the effective number of events ``m = sum(w)² / sum(w²)``.
+    The error is that of :func:`~mlaas4hep.training.weighted.mean_with_error`: with weights of one the binomial ``sqrt(a (1 - a) / n)``.
 
     Examples
     --------
     >>> accuracy(np.array([[0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.1, 0.9]]), np.array([0, 1, 0, 1]))
     (0.75, 0.21650635094610965)
     """
-    weight = np.ones(len(y)) if weight is None else weight
-    total = float(weight.sum(dtype=np.float64))
-    if not total > 0:
-        return math.nan, math.nan
-    share = float((weight * (np.argmax(probabilities, axis=1) == y)).sum(dtype=np.float64)) / total
-    effective = total**2 / float(np.square(weight, dtype=np.float64).sum())
-    return share, math.sqrt(max(share * (1 - share), 0.0) / effective)
+    return mean_with_error(np.argmax(probabilities, axis=1) == y, weight)
 
 
 def log_loss(
@@ -238,12 +240,13 @@ def log_loss(
     >>> round(log_loss(np.array([[0.8, 0.2], [0.3, 0.7]]), np.array([0, 1])), 4)
     0.2899
     """
-    weight = np.ones(len(y)) if weight is None else weight
-    total = float(weight.sum(dtype=np.float64))
-    if not total > 0:
-        return math.nan
+    return mean_with_error(_event_loss(probabilities, y), weight)[0]
+
+
+def _event_loss(probabilities: npt.NDArray[np.floating[Any]], y: npt.NDArray[np.integer[Any]]) -> Floats:
+    """Return ``-ln p`` of each event's true class."""
     true = np.take_along_axis(probabilities, y[:, None].astype(np.intp), axis=1)[:, 0].astype(np.float64)
-    return float(-(weight * np.log(np.clip(true, SMALLEST_PROBABILITY, 1.0))).sum() / total)
+    return np.asarray(-np.log(np.clip(true, SMALLEST_PROBABILITY, 1.0)), np.float64)
 
 
 def _share_below(group: npt.NDArray[np.intp], weight: Floats) -> Floats:
