@@ -33,15 +33,18 @@ class KernelPlan:
     encoding : Encoding
     scaled : bool
         Whether values are scaled and 0 where absent; else they are raw, and NaN where absent.
+    absent_is_nan : bool
+        Whether scaled values are NaN where absent, too.
     """
 
     encoding: Encoding
     scaled: bool = True
+    absent_is_nan: bool = False
 
     @property
     def absent(self) -> float:
         """What stands where an event has no value."""
-        return 0.0 if self.scaled else np.nan
+        return 0.0 if self.scaled and not self.absent_is_nan else np.nan
 
     @cached_property
     def first_place(self) -> npt.NDArray[np.int64]:

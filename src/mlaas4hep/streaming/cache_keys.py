@@ -22,7 +22,7 @@ from mlaas4hep.streaming.view import View
 
 __all__ = ["FORMAT_VERSION", "dataset_key", "describe_rules", "digest", "run_key"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Number of the form of a shard and of the meaning of its values; another one is another cache."""
 
 PACKAGES = ("mlaas4hep", "numpy", "numba", "awkward", "uproot", "vector", "pyarrow")

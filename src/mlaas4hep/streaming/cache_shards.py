@@ -96,7 +96,11 @@ def write_shard(
     """
     events = encoded.events
     columns = shape.columns(np.ascontiguousarray(events.x), events.y, events.weight, events.id)
-    about = {**description, "events": len(events.x), "cut_values": int(encoded.cut_values)}
+    about = {
+        **description,
+        "events": len(events.x),
+        "cut_counts": None if encoded.cut_counts is None else encoded.cut_counts.tolist(),
+    }
     arrays = [_arrow(values) for values in columns.values()]
     batch = pa.RecordBatch.from_arrays(arrays, names=list(columns))
     batch = batch.replace_schema_metadata({"mlaas4hep": json.dumps(about)})
@@ -180,7 +184,7 @@ def read_shard(buffer: Any, name: ShardName, run: Run, shape: ShardFormat) -> En
         columns = {
             column: _numpy(batch.column(column), name.events, dtype, form) for column, (dtype, form) in layout.items()
         }
-        cut = int(about["cut_values"])
+        cut = None if about["cut_counts"] is None else np.array(about["cut_counts"], np.int64)
     except (pa.ArrowException, ValueError, KeyError, TypeError, IndexError, OSError) as error:
         raise DamagedShardError(" ".join(str(error).split())) from error
     entries = columns["id.entry"]

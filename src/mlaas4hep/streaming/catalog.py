@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,7 @@ class Catalog:
             self, files=tuple(file.first(int(share)) for file, share in zip(self.files, shares, strict=True))
         )
 
-    def runs(self, run_bytes: int, columns: Sequence[str] | None = None) -> list[Run]:
+    def runs(self, run_bytes: int, columns: Sequence[str] | None = None, *, split: bool = False) -> list[Run]:
         """Cut every file into runs of whole clusters, each of about so many uncompressed bytes.
 
         Parameters
@@ -135,6 +136,8 @@ class Catalog:
             What a run should hold at most; a single larger cluster is a run of its own.
         columns : sequence of str, optional
             Branches that are read.
+        split : bool
+            Whether a single larger cluster is cut into several runs, at the price of decompressing it for each.
         """
         target = max(1, int(run_bytes / self.bytes_per_event(columns)))
         runs: list[Run] = []
@@ -143,8 +146,10 @@ class Catalog:
             start = 0
             for position in range(1, len(bounds)):
                 if position == len(bounds) - 1 or bounds[position + 1] - start > target:
-                    if bounds[position] > start:
-                        runs.append(Run(index, start, bounds[position]))
+                    events = bounds[position] - start
+                    pieces = -(-events // target) if split else 1
+                    cuts = [start + events * piece // pieces for piece in range(pieces)] if events else []
+                    runs.extend(Run(index, *bound) for bound in pairwise([*cuts, bounds[position]]))
                     start = bounds[position]
         return runs
 

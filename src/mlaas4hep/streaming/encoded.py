@@ -5,7 +5,7 @@ Scaled values and mask are one array here: NaN where absent, which takes a fifth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mlaas4hep.streaming.batch import Batch
 from mlaas4hep.streaming.catalog import Run
-from mlaas4hep.streaming.prepared import PackedRun, PreparedRun
+from mlaas4hep.streaming.prepared import PackedRun, PreparedRun, as_bytes
 from mlaas4hep.streaming.row_kernels import copy_bytes, copy_rows
 
 __all__ = ["EncodedEvents", "EncodedRun", "encode_run"]
@@ -50,27 +50,28 @@ class EncodedRun:
     chosen : bool array of shape ``[events]``, or None
         Which events of the run these are, in the entries' order; None for all.
     events : EncodedEvents
-    cut_values : int
-        Values that were left out when they were encoded.
+    cut_counts : int64 array of shape ``[features]``, optional
+        Values of each feature that were left out when they were encoded.
     """
 
     run: Run
     chosen: npt.NDArray[np.bool_] | None
     events: EncodedEvents
-    cut_values: int = 0
+    cut_counts: npt.NDArray[np.int64] | None = None
 
     def classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """See :class:`~mlaas4hep.streaming.prepared.PreparedRun`."""
         return self.events.y[self._places(rows)]
 
-    def write(self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch) -> int:
+    def write(
+        self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch, counts: npt.NDArray[np.int64]
+    ) -> None:
         """See :class:`~mlaas4hep.streaming.prepared.PreparedRun`."""
         places = self._places(rows)
         copy_rows(self.events.x, places, to, block.x, block.mask.view(np.uint8))
         block.y[to] = self.events.y[places]
         block.weight[to] = self.events.weight[places]
-        copy_bytes(_as_bytes(self.events.id), places, to, _as_bytes(block.id))
-        return 0
+        copy_bytes(as_bytes(self.events.id), places, to, as_bytes(block.id))
 
     def _places(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return where in the arrays some of the run's events are."""
@@ -79,10 +80,6 @@ class EncodedRun:
     @cached_property
     def _place_of_event(self) -> npt.NDArray[np.int64] | None:
         return None if self.chosen is None else np.cumsum(self.chosen) - 1
-
-
-def _as_bytes(records: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
-    return records.view(np.uint8).reshape(len(records), records.dtype.itemsize)
 
 
 def encode_run(prepared: PreparedRun, x: npt.NDArray[np.float32]) -> EncodedRun:
@@ -99,13 +96,14 @@ def encode_run(prepared: PreparedRun, x: npt.NDArray[np.float32]) -> EncodedRun:
         # What lies in shared memory is there for as long as its run is.
         given = prepared.events
         events = EncodedEvents(x, given.y.copy(), given.weight.copy(), given.id.copy())
-        return EncodedRun(prepared.run, prepared.chosen, events, prepared.cut_values)
+        return EncodedRun(prepared.run, prepared.chosen, events, prepared.cut_counts)
     if not isinstance(prepared, PackedRun):
         raise TypeError(f"cannot encode {type(prepared).__name__}")
     every = np.arange(prepared.run.events)
     rows = every if prepared.chosen is None else every[prepared.chosen]
     mask = np.empty(x.shape, np.bool_)
-    cut = prepared.block.encode(prepared.plan, rows, np.arange(len(rows)), x, mask)
-    x[mask] = np.nan
+    counts = np.zeros(len(prepared.plan.encoding.features), np.int64)
+    plan = replace(prepared.plan, absent_is_nan=True)
+    prepared.block.encode(plan, rows, np.arange(len(rows)), x, mask, counts)
     events = EncodedEvents(x, prepared.y[rows], prepared.weight[rows], prepared.records[rows])
-    return EncodedRun(prepared.run, prepared.chosen, events, cut)
+    return EncodedRun(prepared.run, prepared.chosen, events, counts if counts.any() else None)

@@ -63,17 +63,20 @@ class Epoch:
         All pools of the epoch.
     begin : Position
     settings : StreamSettings
+    features : int
+        Number of features of the event vector.
     """
 
-    def __init__(self, pools: list[list[Piece]], begin: Position, settings: StreamSettings) -> None:
+    def __init__(self, pools: list[list[Piece]], begin: Position, settings: StreamSettings, features: int) -> None:
         self._pools = pools
         self._begin = begin
         self._settings = settings
         self._first = begin.carried_from if begin.carried else begin.pool
         self.runs = list(dict.fromkeys(piece.run for pool in pools[self._first :] for piece in pool))
         """Indices of the runs that are needed, in the order in which they are."""
-        self.cut_values = 0
-        """Values that were left out so far because an event held more than its feature has places."""
+        self._orders: dict[int, npt.NDArray[np.int64]] = {}
+        self.cut_counts = np.zeros(features, np.int64)
+        """Values of each feature that were left out so far because an event held more than there are places, int64 ``[features]``."""
 
     def encoded_pools(self, following: Callable[[], PreparedRun | None], blocks: BlockStore) -> Iterator[EncodedPool]:
         """Give each pool's events encoded and in their final order, as many as make whole batches.
@@ -95,7 +98,8 @@ class Epoch:
             for piece in pool:
                 if piece.run not in held:
                     held[piece.run] = arrived = following()
-                    self.cut_values += 0 if arrived is None else arrived.cut_values
+                    if arrived is not None and arrived.cut_counts is not None:
+                        self.cut_counts += arrived.cut_counts
                 run = held.pop(piece.run) if piece.last else held[piece.run]
                 if run is not None:
                     chosen.append((run, self._rows(run, piece)))
@@ -136,17 +140,21 @@ class Epoch:
         destinations += before
         start = 0
         for run, rows in chosen:
-            self.cut_values += run.write(rows, destinations[start : start + len(rows)], block)
+            run.write(rows, destinations[start : start + len(rows)], block, self.cut_counts)
             start += len(rows)
 
     def _rows(self, prepared: PreparedRun, piece: Piece) -> npt.NDArray[np.int64]:
         """Return the events of a piece that belong to the stream, in the entries' order."""
         events = prepared.run.events
-        generator = self._generator(1, piece.run)
-        if generator is None or piece.stop - piece.start == events:
+        generator = None if piece.run in self._orders else self._generator(1, piece.run)
+        if not self._settings.shuffle or piece.stop - piece.start == events:
             rows = np.arange(piece.start, piece.stop)
         else:
-            rows = np.sort(generator.permutation(events)[piece.start : piece.stop])
+            if generator is not None:
+                self._orders[piece.run] = generator.permutation(events)
+            rows = np.sort(self._orders[piece.run][piece.start : piece.stop])
+            if piece.last:
+                del self._orders[piece.run]
         return rows if prepared.chosen is None else rows[prepared.chosen[rows]]
 
     def _generator(self, *purpose: int) -> np.random.Generator | None:

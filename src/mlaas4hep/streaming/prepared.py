@@ -16,12 +16,13 @@ from mlaas4hep.streaming.encoding import Encoding
 from mlaas4hep.streaming.identity import Identity
 from mlaas4hep.streaming.labels import Labels, Targets
 from mlaas4hep.streaming.reading import LoadedRun
+from mlaas4hep.streaming.row_kernels import copy_bytes
 from mlaas4hep.streaming.splitting import FOLDS, Fold
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.weights import Weights
 
-__all__ = ["EventRules", "PackedRun", "PreparedRun", "WeightKind"]
+__all__ = ["EventRules", "PackedRun", "PreparedRun", "WeightKind", "as_bytes"]
 
 WeightKind = Literal["training", "signed"]
 
@@ -40,16 +41,18 @@ class PreparedRun(Protocol):
         ...
 
     @property
-    def cut_values(self) -> int:
-        """Values that were left out already, because an event held more than its feature has places."""
+    def cut_counts(self) -> npt.NDArray[np.int64] | None:
+        """Values of each feature that were left out already because an event held more than there are places, int64 ``[features]``; None for none."""
         ...
 
     def classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Return what is learned of some of the chosen events: ``y`` of a batch."""
         ...
 
-    def write(self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch) -> int:
-        """Write some of the chosen events into rows ``to`` of a block; return the number of values that were left out meanwhile."""
+    def write(
+        self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch, counts: npt.NDArray[np.int64]
+    ) -> None:
+        """Write some of the chosen events into rows ``to`` of a block, and add to ``counts`` what was left out meanwhile."""
         ...
 
 
@@ -138,8 +141,8 @@ class PackedRun:
     y : array of shape ``[events, …]``
     weight : float32 array of shape ``[events]``
     records : structured array of shape ``[events]``
-    cut_values : int
-        0: nothing is left out before it is encoded.
+    cut_counts : None
+        Nothing is left out before it is encoded.
     """
 
     run: Run
@@ -149,16 +152,22 @@ class PackedRun:
     y: npt.NDArray[Any]
     weight: npt.NDArray[np.float32]
     records: npt.NDArray[np.void]
-    cut_values: int = 0
+    cut_counts: npt.NDArray[np.int64] | None = None
 
     def classes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """See :class:`PreparedRun`."""
         return self.y[rows]
 
-    def write(self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch) -> int:
+    def write(
+        self, rows: npt.NDArray[np.int64], to: npt.NDArray[np.int64], block: Batch, counts: npt.NDArray[np.int64]
+    ) -> None:
         """See :class:`PreparedRun`."""
-        cut = self.block.encode(self.plan, rows, to, block.x, block.mask)
+        self.block.encode(self.plan, rows, to, block.x, block.mask, counts)
         block.y[to] = self.y[rows]
         block.weight[to] = self.weight[rows]
-        block.id[to] = self.records[rows]
-        return cut
+        copy_bytes(as_bytes(self.records), rows, to, as_bytes(block.id))
+
+
+def as_bytes(records: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
+    """Return records as rows of bytes, uint8 ``[n, bytes]``; a view."""
+    return records.view(np.uint8).reshape(len(records), records.dtype.itemsize)

@@ -25,6 +25,7 @@ from mlaas4hep.streaming.encoding import Encoding
 from mlaas4hep.streaming.epoch import EncodedPool, Epoch, Position
 from mlaas4hep.streaming.labels import Labels
 from mlaas4hep.streaming.losses import LossReport
+from mlaas4hep.streaming.memory import within_memory
 from mlaas4hep.streaming.prepared import EventRules
 from mlaas4hep.streaming.schedule import plan_pools, share_of_runs
 from mlaas4hep.streaming.stream_settings import StreamSettings
@@ -36,7 +37,7 @@ __all__ = ["Batch", "EventStream", "Position", "StreamSettings"]
 
 STATE_VERSION = 2
 
-NOT_OF_CONTENT = ("workers", "cache")
+NOT_OF_CONTENT = ("workers", "cache", "memory")
 """Settings that the batches do not depend on: what began with one value may go on with another."""
 
 
@@ -56,8 +57,8 @@ class EventStream:
     ----------
     epoch : int
         Number of the next epoch.
-    cut_values : int
-        Values that the epochs so far left out because an event held more than its feature has places.
+    cut_counts : int64 array of shape ``[features]``
+        Values of each feature that the epochs so far left out because an event held more than there are places.
     losses : LossReport
         Events that the epoch begun last did not deliver, since their file was bad; empty where the rule for bad files is to fail.
     report : EpochReport
@@ -67,19 +68,24 @@ class EventStream:
     def __init__(self, catalog: Catalog, rules: EventRules, settings: StreamSettings) -> None:
         self.catalog = catalog
         self.rules = rules
-        self.settings = settings
         self.epoch = 0
-        self.cut_values = 0
+        self.cut_counts = np.zeros(len(rules.encoding.features), np.int64)
         self.losses = LossReport()
         self.report = EpochReport()
         self._position = Position(0)
+        if settings.mixing == "balanced" and len(rules.labels.classes) < 2:
+            raise SettingError("mixing", "'proportional' where there are no classes", settings.mixing)
+        self._set_up(within_memory(settings, catalog, rules))
+
+    def _set_up(self, settings: StreamSettings) -> None:
+        """Plan what does not change from epoch to epoch."""
+        catalog, rules = self.catalog, self.rules
+        self.settings = settings
         classes = max(1, len(rules.labels.classes))
         by_file = rules.labels.by_file if isinstance(rules.labels, Labels) else ()
         self._groups = by_file or (0,) * len(catalog.files)
-        runs = catalog.runs(settings.run_bytes, rules.columns)
+        runs = catalog.runs(settings.run_bytes, rules.columns, split=settings.memory is not None)
         self._runs = share_of_runs(runs, self._groups, settings.rank, settings.world_size)
-        if settings.mixing == "balanced" and classes < 2:
-            raise SettingError("mixing", "'proportional' where there are no classes", settings.mixing)
         bytes_per_event = rules.encoding.width * 5 + 12 + rules.identity.dtype.itemsize
         block_events = max(settings.batch_size, settings.pool_bytes // bytes_per_event)
         # Balanced, a pool can become as many times as large as there are classes.
@@ -94,6 +100,16 @@ class EventStream:
         self._supply: Supply = (WorkerProcesses if settings.workers else InThisProcess)(catalog, rules, settings)
         if settings.cache is not None:
             self._supply = CachedSupply(self._supply, settings.cache, catalog, rules, settings)
+
+    @property
+    def cut_values(self) -> int:
+        """Values that the epochs so far left out because an event held more than its feature has places."""
+        return int(self.cut_counts.sum())
+
+    @property
+    def cut_objects(self) -> dict[str, int]:
+        """Objects that the epochs so far left out: collection, or list that belongs to none → number; only where there were any."""
+        return self.encoding.cut_report(self.cut_counts)
 
     @property
     def encoding(self) -> Encoding:
@@ -114,6 +130,7 @@ class EventStream:
             rank=self.settings.rank + self.settings.world_size * rank,
             world_size=self.settings.world_size * world_size,
             workers=0,
+            memory=None,
         )
         stream = EventStream(self.catalog, self.rules, settings)
         stream.epoch = self.epoch
@@ -124,7 +141,8 @@ class EventStream:
 
         Of several iterations at a time it is the position of the one that gave a batch last.
         """
-        return {"version": STATE_VERSION, "of": self._fingerprint(), **asdict(self._position)}
+        sizes = {"run_bytes": self.settings.run_bytes, "pool_bytes": self.settings.pool_bytes}
+        return {"version": STATE_VERSION, "of": self._fingerprint(), **sizes, **asdict(self._position)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on behind the batch at which :meth:`state_dict` was called; the rest of the epoch is the same to the bit.
@@ -134,6 +152,9 @@ class EventStream:
         SettingError
             If the state is of other files, another event vector, or other settings.
         """
+        if self.settings.memory is not None and state.get("version") == STATE_VERSION:
+            # What is free may be another amount now; the order follows from what was free then.
+            self._set_up(replace(self.settings, run_bytes=int(state["run_bytes"]), pool_bytes=int(state["pool_bytes"])))
         if state.get("version") != STATE_VERSION or state.get("of") != self._fingerprint():
             raise SettingError("state", "one of a stream of the same files, features and settings", state.get("of"))
         self._position = Position(**{name: int(state[name]) for name in Position.__dataclass_fields__})
@@ -158,7 +179,9 @@ class EventStream:
         started = time.perf_counter()
         seed = np.random.SeedSequence((self.settings.seed, begin.epoch, 0))
         order = np.random.default_rng(seed) if self.settings.shuffle else None
-        epoch = Epoch(plan_pools(self._runs, self._groups, self._pool_events, order), begin, self.settings)
+        epoch = Epoch(
+            plan_pools(self._runs, self._groups, self._pool_events, order), begin, self.settings, len(self.cut_counts)
+        )
         queue: BoundedQueue[EncodedPool] = BoundedQueue(self._block_bytes)
 
         def encode() -> None:
@@ -192,7 +215,7 @@ class EventStream:
         finally:
             queue.close()
             thread.join()
-            self.cut_values += epoch.cut_values
+            self.cut_counts += epoch.cut_counts
             report.wall = time.perf_counter() - started
 
     @staticmethod

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from mlaas4hep.errors import SettingError
 from mlaas4hep.streaming.prepared import WeightKind
+from mlaas4hep.streaming.quantities import parse_size
 from mlaas4hep.streaming.splitting import FOLDS, Fold
 
 __all__ = ["Mixing", "StreamSettings"]
@@ -44,6 +45,9 @@ class StreamSettings:
         several times.
     weights : {"training", "signed"}
         Weights to learn from, or those of physics with their signs, which metrics use.
+    memory : str or int, optional
+        What all processes together may have in memory, without mapped files: ``"2GB"``. Less is read and shuffled at a time where it is needed, which
+        is another order of events.
     cache : str or Path, optional
         Folder in which encoded events are kept for later epochs, streams and processes. The batches are the same to the bit.
     """
@@ -60,6 +64,7 @@ class StreamSettings:
     workers: int = 0
     mixing: Mixing = "proportional"
     weights: WeightKind = "training"
+    memory: str | int | None = None
     cache: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +80,8 @@ class StreamSettings:
             raise SettingError("rank", f"an integer from 0 to {self.world_size - 1}", self.rank)
         if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 0:
             raise SettingError("workers", "an integer ≥ 0", self.workers)
+        if self.memory is not None:
+            parse_size(self.memory, "memory")
         if self.cache is not None and (not isinstance(self.cache, str | Path) or not str(self.cache)):
             raise SettingError("cache", "the name of a folder, or None", self.cache)
         for name, known in (("mixing", get_args(Mixing)), ("weights", get_args(WeightKind))):

@@ -20,6 +20,7 @@ STAGES = {
     "select": "evaluating cuts and new columns",
     "encode": "folds, classes, weights, encoding",
     "wait_for_reading": "encoding waited for reading",
+    "write_cache": "writing the cache",
     "wait_for_consumer": "batches waited for the consumer",
     "wait_for_data": "the consumer waited for batches",
 }

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 
 import numpy as np
+import numpy.typing as npt
 
 from mlaas4hep.streaming.catalog import Catalog, Run
 from mlaas4hep.streaming.encoded import EncodedEvents, EncodedRun, encode_run
@@ -58,7 +59,7 @@ class Outcome:
         Events that are in the block; 0 where none is in the stream.
     some : bool
         Whether these are only some of the run's events, so that the block also says which.
-    cut_values : int
+    cut_counts : int64 array of shape ``[features]``, optional
     loss : Loss, optional
         If the run could not be read.
     error : BaseException, optional
@@ -71,7 +72,7 @@ class Outcome:
     clock: StageClock
     events: int = 0
     some: bool = False
-    cut_values: int = 0
+    cut_counts: npt.NDArray[np.int64] | None = None
     loss: Loss | None = None
     error: BaseException | None = None
 
@@ -85,7 +86,7 @@ def open_outcome(outcome: Outcome, run: Run, block: SharedBlock, rules: EventRul
     """Return what a worker has put into a block."""
     chosen, x, y, weight, identity = block.arrays(_layout(run.events, outcome.events, rules))
     events = EncodedEvents(x, y, weight, identity)
-    return EncodedRun(run, chosen if outcome.some else None, events, outcome.cut_values)
+    return EncodedRun(run, chosen if outcome.some else None, events, outcome.cut_counts)
 
 
 def work(connection: Connection, catalog: Catalog, rules: EventRules, settings: StreamSettings) -> None:
@@ -139,7 +140,7 @@ def _do(job: Job, block: SharedBlock, files: OpenFiles, rules: EventRules, setti
                 encoded = encode_run(prepared, x)
                 chosen[:] = True if prepared.chosen is None else prepared.chosen
                 y[:], weight[:], identity[:] = encoded.events.y, encoded.events.weight, encoded.events.id
-                return Outcome(job.number, clock, events, some, encoded.cut_values)
+                return Outcome(job.number, clock, events, some, encoded.cut_counts)
     except Exception as error:  # whatever it is, it belongs to the process that waits
         return Outcome(job.number, clock, error=error)
 
