@@ -28,7 +28,7 @@ from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import BundleError, ModelNameError
 from mlaas4hep.streaming.encoding import Encoding
 
-__all__ = ["ARCHIVE_SUFFIXES", "TOLERANCE", "BundleContent", "check_target", "write_bundle"]
+__all__ = ["ARCHIVE_SUFFIXES", "TOLERANCE", "BundleContent", "check_target", "json_bytes", "write_bundle"]
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
 TOLERANCE = 1e-5
@@ -196,7 +196,7 @@ def write_bundle(
                 sha256={file: file_sha256(folder / file) for file in sorted(files)},
                 k_fold=content.k_fold,
             )
-            _write(folder / "manifest.json", _json(manifest.to_dict()))
+            _write(folder / "manifest.json", json_bytes(manifest.to_dict()))
             _put_in_place(folder, target)
     except OSError as error:
         raise BundleError(str(target), f"it cannot be written: {error.strerror or error}") from error
@@ -213,10 +213,10 @@ def _files(name: str, content: BundleContent, created: str) -> dict[str, bytes]:
             content.graph, content.encoding, content.output, len(content.labels), content.targets
         ),
         "labels.txt": names.encode(),
-        "params.json": _json(_params(name, content, created)),
-        "encoding.json": _json(content.encoding.to_dict()),
-        "specs.json": _json(content.specs),
-        "metrics.json": _json(content.metrics),
+        "params.json": json_bytes(_params(name, content, created)),
+        "encoding.json": json_bytes(content.encoding.to_dict()),
+        "specs.json": json_bytes(content.specs),
+        "metrics.json": json_bytes(content.metrics),
         **content.files,
     }
 
@@ -283,7 +283,7 @@ def _compare(
     return Parity(len(held_out), largest, tolerance)
 
 
-def _json(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
     """Return strict JSON, in which no token is NaN."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
