@@ -54,6 +54,14 @@ class LineProgress:
     def advance(self, events: int, loss: float) -> None:
         """Say nothing."""
 
+    def waiting(self, share: float) -> None:
+        """Say nothing."""
+
+    def note(self, line: str) -> None:
+        """Write the line."""
+        self._output.write(line + "\n")
+        self._output.flush()
+
     def epoch(self, result: EpochResult) -> None:
         """Write the epoch's line."""
         self._output.write(describe_epoch(result, self._epochs) + "\n")
@@ -99,6 +107,16 @@ class BarProgress:
         """Move the bar."""
         if self._bars is not None and self._bar is not None:
             self._bars.update(self._bar, advance=events, loss=f"{loss:.3f}")
+
+    def waiting(self, share: float) -> None:
+        """Show it beside the bar."""
+
+    def note(self, line: str) -> None:
+        """Write the line above the bar."""
+        if self._bars is not None:
+            self._bars.console.print(line, highlight=False)
+        else:
+            self._output.write(line + "\n")
 
     def epoch(self, result: EpochResult) -> None:
         """Write the epoch's line above the bar, and begin the next one."""

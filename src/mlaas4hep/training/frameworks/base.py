@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -126,6 +127,22 @@ class FitSettings:
         Training events of an epoch; 0 where that is not known.
     memory_limit : int
         Bytes that the values of all training events may take where a model can learn only from all of them at once.
+    resume : bool
+        Whether to go on from the newest checkpoint in that folder, where there is one.
+    checkpoint_every : float
+        Seconds of learning that are lost at most when the process is killed.
+    precision : {"32", "16-mixed", "bf16-mixed"}
+        What matrix products are computed in.
+    clip : float
+        Largest norm of the gradient; 0 for no limit.
+    compile : bool
+        Whether the model is compiled before the training.
+    find_learning_rate : bool
+        Whether to search a learning rate first.
+    features : tuple of str
+        Names of the places of the feature vector, for messages.
+    run : mapping
+        What else the results follow from, name by name: a checkpoint of another run is refused.
     """
 
     epochs: int
@@ -134,6 +151,14 @@ class FitSettings:
     checkpoints: Path
     events: int = 0
     memory_limit: int = 2_000_000_000
+    resume: bool = False
+    checkpoint_every: float = 60.0
+    precision: str = "32"
+    clip: float = 0.0
+    compile: bool = False
+    find_learning_rate: bool = False
+    features: tuple[str, ...] = ()
+    run: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +175,8 @@ class EpochResult:
         On validation events, after the epoch.
     seconds : float
         Time that the epoch took.
+    waiting : float
+        Share of it that was spent waiting for data; NaN where that is not known.
     """
 
     epoch: int
@@ -158,6 +185,7 @@ class EpochResult:
     auc: float
     accuracy: float
     seconds: float
+    waiting: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +213,12 @@ class Progress(Protocol):
     def advance(self, events: int, loss: float) -> None:
         """Take note of a batch that was learned from, and its loss."""
 
+    def waiting(self, share: float) -> None:
+        """Take note of the share of the epoch's time so far that was spent waiting for data."""
+
+    def note(self, line: str) -> None:
+        """Take note of something that a person should know."""
+
     def epoch(self, result: EpochResult) -> None:
         """Take note of an epoch that is over."""
 
@@ -199,6 +233,12 @@ class NoProgress:
         """Do nothing."""
 
     def advance(self, events: int, loss: float) -> None:
+        """Do nothing."""
+
+    def waiting(self, share: float) -> None:
+        """Do nothing."""
+
+    def note(self, line: str) -> None:
         """Do nothing."""
 
     def epoch(self, result: EpochResult) -> None:
