@@ -40,6 +40,7 @@ BUILT_IN = {
     "mlp": BuiltIn(f"{HERE}.mlp", settings.MLP, "dense layers"),
     "deep_sets": BuiltIn(f"{HERE}.deep_sets", settings.DeepSets, "sums over objects", objects=True),
     "transformer": BuiltIn(f"{HERE}.transformer", settings.Transformer, "attention between objects", objects=True),
+    "trees": BuiltIn(f"{HERE}.trees", settings.Trees, "boosted trees, of XGBoost"),
     "parametrised": BuiltIn(f"{HERE}.parametrised", settings.Parametrised, "dense layers, with a mass or the like"),
     "autoencoder": BuiltIn(f"{HERE}.autoencoder", settings.Autoencoder, "anomaly detection, without labels"),
     "pytorch": BuiltIn(f"{HERE}.pytorch_example", settings.NoSettings, "the example of workflow.py --test=pytorch"),
