@@ -9,17 +9,20 @@ import importlib.util
 import inspect
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlaas4hep.errors import MLaaS4HEPError, ModelFileError, UnknownSettingError, nearest_names, quoted
 from mlaas4hep.training.frameworks.base import Task
+from mlaas4hep.training.frameworks.keras.backend import choose_backend
 
 __all__ = ["call_model", "load_model_function"]
 
 FUNCTION = "model"
-NOT_YET = ("keras", "tensorflow")
+EXTRAS = {"keras": "keras", "tensorflow": "tensorflow", "xgboost": "xgboost", "sklearn": "sklearn"}
+"""Package that a model may need → extra of this package that installs it."""
 
 
 def load_model_function(path: str | Path) -> Callable[..., Any]:
@@ -50,6 +53,7 @@ def load_model_function(path: str | Path) -> Callable[..., Any]:
     beside = str(path.resolve().parent)
     sys.path.insert(0, beside)
     sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
+    choose_backend()  # before the file imports Keras
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
@@ -119,8 +123,12 @@ def call_model(
         signature.bind(*positional, **wanted)
     except TypeError as error:
         raise ModelFileError(source, f"model{signature} must be model(idim): {error}") from error
+    choose_backend()
     try:
-        return function(*positional, **wanted)
+        with warnings.catch_warnings():
+            # Model files of the original say Dense(32, input_shape=(idim,)), which Keras 3 takes and complains of.
+            warnings.filterwarnings("ignore", "Do not pass an `input_shape`", UserWarning)
+            return function(*positional, **wanted)
     except MLaaS4HEPError:
         raise
     except (Exception, SystemExit) as error:
@@ -135,7 +143,9 @@ def _what_happened(error: BaseException, path: Path) -> str:
     """Return the deepest line of the user's file that an error passed through, and the error."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _same(frame.filename, path)]
     where = f"line {frames[-1].lineno}: " if frames else ""
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in NOT_YET:
-        return f"{where}{error.name} is not installed, and Keras models are not supported yet"
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in EXTRAS:
+        other = "; or write 'import keras', which runs on PyTorch" if package == "tensorflow" else ""
+        return f"{where}{package} is not installed; pip install 'mlaas4hep[{EXTRAS[package]}]'{other}"
     lines = str(error).splitlines()
     return f"{where}{type(error).__name__}" + (f": {lines[0]}" if lines else "")

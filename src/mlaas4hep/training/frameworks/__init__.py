@@ -14,6 +14,7 @@ __all__ = ["FRAMEWORKS", "framework_of", "trainer_for"]
 
 FRAMEWORKS = {
     "torch": "mlaas4hep.training.frameworks.torch.trainer",
+    "keras": "mlaas4hep.training.frameworks.keras.trainer",
     "xgboost": "mlaas4hep.training.frameworks.xgboost.trainer",
 }
 """Framework, as its package is called → module with a function ``make_trainer(returned, task, source)``."""

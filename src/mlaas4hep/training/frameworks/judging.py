@@ -1,4 +1,4 @@
-"""What an epoch's validation gives, in the same numbers for every framework, and weights that a framework cannot take."""
+"""What an epoch's validation gives, in the same numbers for every framework, and the settings and weights that a framework cannot take."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from mlaas4hep.errors import SettingError, TrainingError
 from mlaas4hep.streaming.stream import EventStream
 from mlaas4hep.streaming.weights import refuse_negative
 from mlaas4hep.training.evaluation import evaluate
-from mlaas4hep.training.frameworks.base import Batches, EventBatch, Task
+from mlaas4hep.training.frameworks.base import Batches, EventBatch, FitSettings, Task
 
-__all__ = ["Judgement", "finite", "judge", "refuse_negative_weights", "refuse_negative_weights_of"]
+__all__ = [
+    "Judgement",
+    "finite",
+    "judge",
+    "refuse_negative_weights",
+    "refuse_negative_weights_of",
+    "refuse_what_is_torchs",
+]
 
 Floats = npt.NDArray[np.float32]
 
@@ -85,3 +92,20 @@ def refuse_negative_weights_of(framework: str, batch: EventBatch) -> None:
             f"'abs' or 'drop' for {framework}, which takes no negative weights",
             float(batch.weight.min()),
         )
+
+
+def refuse_what_is_torchs(framework: str, settings: FitSettings) -> None:
+    """Raise SettingError for a setting that only trainings with PyTorch follow.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> refuse_what_is_torchs("XGBoost", FitSettings(1, 1, 0, Path("."), clip=1.0))
+    Traceback (most recent call last):
+    mlaas4hep.errors.SettingError: setting 'clip' must be left out for XGBoost: only trainings with PyTorch know it; got 1.0
+    """
+    plain = FitSettings(settings.epochs, settings.patience, settings.seed, settings.checkpoints)
+    for name in ("resume", "precision", "clip", "compile", "find_learning_rate"):
+        value = getattr(settings, name)
+        if value != getattr(plain, name):
+            raise SettingError(name, f"left out for {framework}: only trainings with PyTorch know it", value)

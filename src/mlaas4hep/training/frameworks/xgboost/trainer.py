@@ -15,7 +15,8 @@ import numpy.typing as npt
 from mlaas4hep.bundle.graph import Output
 from mlaas4hep.errors import MissingExtraError, ModelFileError, TrainingError, nearest_names, quoted
 from mlaas4hep.training.frameworks.base import Batches, EpochResult, FitSettings, History, Progress, Task
-from mlaas4hep.training.frameworks.judging import finite, refuse_negative_weights
+from mlaas4hep.training.frameworks.judging import finite, refuse_negative_weights, refuse_what_is_torchs
+from mlaas4hep.training.frameworks.prediction import to_prediction
 
 try:
     import xgboost
@@ -92,6 +93,7 @@ class XGBoostTrainer:
 
     def fit(self, train: Batches, validation: Batches | None, settings: FitSettings, progress: Progress) -> History:
         """Boost until the rounds are over or the validation loss no longer falls, and keep the trees up to the best round."""
+        refuse_what_is_torchs("XGBoost", settings)
         refuse_negative_weights("XGBoost", train)
         settings.checkpoints.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".events-", dir=settings.checkpoints) as folder:
@@ -120,14 +122,8 @@ class XGBoostTrainer:
 
     def predict(self, x: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
         """Return float32 ``[n, classes]``: probabilities; or ``[n, targets]``: standardised values."""
-        values = with_nan(x, mask)
-        margin = self.booster.inplace_predict(values, predict_type="margin").reshape(len(x), -1)
-        if self.boosting.output is Output.VALUES:
-            return np.asarray(margin, np.float32)
-        if margin.shape[1] == 1:
-            margin = np.concatenate([np.zeros_like(margin), margin], axis=1)
-        exponential = np.exp(margin - margin.max(axis=1, keepdims=True))
-        return np.asarray(exponential / exponential.sum(axis=1, keepdims=True), np.float32)
+        margin = self.booster.inplace_predict(with_nan(x, mask), predict_type="margin")
+        return to_prediction(self.boosting.output, margin, x, mask)
 
     def to_onnx(self) -> tuple[bytes, Output]:
         """Return the trees as ONNX on scaled values and mask, and what their sums are."""
