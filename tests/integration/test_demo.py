@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import uproot
 
 MLAAS4HEP = Path(sys.executable).parent / "mlaas4hep"
 
@@ -78,16 +77,3 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     result = subprocess.run([MLAAS4HEP, "--help"], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=True)
     for command in ("demo", "predict", "serve", "workflow.py", "tfaas_client.py"):
         assert command in result.stdout
-
-
-def test_scores_can_be_joined_to_the_input(tmp_path: Path, higgs_files: list[str]) -> None:
-    """The files' names stand beside the rows that point to them."""
-    import numpy as np
-
-    from mlaas4hep.inference.score_files import open_score_file
-
-    with open_score_file(tmp_path / "s.root", higgs_files) as scores:
-        scores.write({"file": np.zeros(3, np.int32), "probability_1": np.ones(3, np.float32)})
-    with uproot.open(tmp_path / "s.root") as file:
-        assert str(file["files"]).splitlines() == higgs_files
-        assert file["Events"].num_entries == 3

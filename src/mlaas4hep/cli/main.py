@@ -66,7 +66,8 @@ def run_reporting_errors(program: str, run: Callable[[], int], *, traceback: boo
     except MLaaS4HEPError as error:
         if traceback:
             raise
-        print(f"{program}: {error}", file=sys.stderr)
+        # A name of a file or branch may hold line breaks; the message is one line all the same.
+        print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: stopped by the user", file=sys.stderr)

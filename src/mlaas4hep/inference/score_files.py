@@ -1,153 +1,375 @@
-"""Files that scores are written to: one row an event, the identifiers beside the score; whole or not there."""
+"""Files that scores are written to: one row an event, the identifiers beside the score; whole or not there.
+
+A file is written under a temporary name beside its own and renamed when it is complete. What it is the score of stands in it too, so that a later
+run knows whether it is done already.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import glob
+import json
 import os
 import re
-import tempfile
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mlaas4hep.atomic import write_atomically
 from mlaas4hep.errors import SettingError
 
-__all__ = ["SCORE_FORMATS", "ScoreWriter", "open_score_file", "score_columns"]
+__all__ = [
+    "SCORE_FORMATS",
+    "ScoreFile",
+    "ScoreWriter",
+    "open_score_file",
+    "read_about",
+    "remove_leftovers",
+    "score_names",
+    "sidecar",
+]
 
 Columns = Mapping[str, npt.NDArray[Any]]
+Types = Mapping[str, np.dtype[Any]]
+
+ROWS_AT_ONCE = 65_536
+"""Rows that are gathered before they are written: small baskets cost more than they hold."""
 
 
 class ScoreWriter(Protocol):
-    """Takes columns block by block; all blocks have the same columns."""
+    """Takes columns block by block; all blocks have the same columns.
 
-    def __init__(self, path: Path, files: Sequence[str]) -> None: ...
+    Parameters
+    ----------
+    path : Path
+        Where to; nothing else is written.
+    types : mapping of str to dtype
+        Name and type of each column.
+    """
+
+    def __init__(self, path: Path, types: Types) -> None: ...
 
     def write(self, columns: Columns) -> None:
         """Append the rows of a block."""
 
-    def close(self) -> None:
-        """Complete the file."""
+    def close(self, about: Mapping[str, Any]) -> None:
+        """Complete the file; ``about`` says what it is, and goes where the format has a place for it."""
+
+    def abandon(self) -> None:
+        """Let go of a file that will not be completed."""
 
 
 class RootScores:
-    """A TTree ``Events`` with one branch a column, and the names of the input files as the string ``files``, one a line."""
+    """A TTree ``Events`` with one branch a column; ``about`` as a string of that name, and the names of the input files as ``files``, one a line."""
 
-    def __init__(self, path: Path, files: Sequence[str]) -> None:
+    def __init__(self, path: Path, types: Types) -> None:
         import uproot
 
-        self._file = uproot.recreate(path)
-        self._file["files"] = "\n".join(files)
-        self._tree: Any = None
+        # Scores hardly become smaller; identifiers and flags do, and this is the fastest of the algorithms that all versions of ROOT read.
+        self._file = uproot.recreate(path, compression=uproot.LZ4(1))
+        self._tree = self._file.mktree("Events", dict(types))
 
     def write(self, columns: Columns) -> None:
-        """Append the rows of a block."""
-        if self._tree is None:
-            self._tree = self._file.mktree("Events", {name: values.dtype for name, values in columns.items()})
+        """See :class:`ScoreWriter`."""
         self._tree.extend(dict(columns))
 
-    def close(self) -> None:
-        """Complete the file."""
+    def close(self, about: Mapping[str, Any]) -> None:
+        """See :class:`ScoreWriter`."""
+        self._file["files"] = "\n".join(file["name"] for file in about.get("inputs", ()))
+        self._file["about"] = json.dumps(about)
+        self._file.close()
+
+    def abandon(self) -> None:
+        """See :class:`ScoreWriter`."""
         self._file.close()
 
 
 class ParquetScores:
-    """A Parquet file with one column a column, and the names of the input files in the schema's metadata under ``files``, one a line."""
+    """A Parquet file with one column a column; ``about`` in the file's metadata, and the names of the input files as ``files``, one a line."""
 
-    def __init__(self, path: Path, files: Sequence[str]) -> None:
-        self._path = path
-        self._metadata = {"files": "\n".join(files)}
-        self._writer: Any = None
-
-    def write(self, columns: Columns) -> None:
-        """Append the rows of a block."""
+    def __init__(self, path: Path, types: Types) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.table({name: pa.array(values) for name, values in columns.items()})
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema.with_metadata(self._metadata), compression="zstd")
-        self._writer.write_table(table.replace_schema_metadata(self._metadata))
+        schema = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name, dtype in types.items()])
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
 
-    def close(self) -> None:
-        """Complete the file."""
-        if self._writer is not None:
-            self._writer.close()
+    def write(self, columns: Columns) -> None:
+        """See :class:`ScoreWriter`."""
+        import pyarrow as pa
+
+        self._writer.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}))
+
+    def close(self, about: Mapping[str, Any]) -> None:
+        """See :class:`ScoreWriter`."""
+        names = "\n".join(file["name"] for file in about.get("inputs", ()))
+        self._writer.add_key_value_metadata({"files": names, "about": json.dumps(about)})
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """See :class:`ScoreWriter`."""
+        self._writer.close()
 
 
-SCORE_FORMATS: dict[str, type[ScoreWriter]] = {".root": RootScores, ".parquet": ParquetScores}
+class CsvScores:
+    """A CSV file with a line of names first; scores of events that have none are empty. What it is stands in a JSON file beside it."""
+
+    def __init__(self, path: Path, types: Types) -> None:
+        import pyarrow as pa
+        from pyarrow import csv
+
+        self._types = dict(types)
+        schema = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name, dtype in types.items()])
+        self._writer = csv.CSVWriter(path, schema, write_options=csv.WriteOptions(quoting_style="needed"))
+
+    def write(self, columns: Columns) -> None:
+        """See :class:`ScoreWriter`."""
+        import pyarrow as pa
+
+        self._writer.write(
+            pa.table({name: pa.array(values, from_pandas=values.dtype.kind == "f") for name, values in columns.items()})
+        )
+
+    def close(self, about: Mapping[str, Any]) -> None:
+        """See :class:`ScoreWriter`."""
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """See :class:`ScoreWriter`."""
+        self._writer.close()
+
+
+SCORE_FORMATS: dict[str, type[ScoreWriter]] = {".root": RootScores, ".parquet": ParquetScores, ".csv": CsvScores}
 """File extension → writer; a new format is one class and one line here."""
 
 
-class open_score_file:  # noqa: N801 - reads as the function that it is
-    """Open a file for scores; it takes its name when the ``with`` block ends well, and is removed when it does not.
+class ScoreFile:
+    """A file of scores that is being written; made by :func:`open_score_file`."""
+
+    def __init__(self, path: Path, make: Callable[[], ScoreWriter]) -> None:
+        self._path = path
+        self._waiting: list[Columns] = []
+        self._waiting_rows = 0
+        self.rows = 0
+        with self._reporting():
+            self._writer = make()
+
+    def write(self, columns: Columns) -> None:
+        """Append rows.
+
+        Parameters
+        ----------
+        columns : mapping of str to array of shape ``[n]``
+            Of the names and types that the file was opened with; must not change afterwards.
+
+        Raises
+        ------
+        SettingError
+            If the file cannot be written, as when the disk is full.
+        """
+        rows = len(next(iter(columns.values())))
+        self._waiting.append(columns)
+        self._waiting_rows += rows
+        self.rows += rows
+        if self._waiting_rows >= ROWS_AT_ONCE:
+            self._flush()
+
+    def complete(self, about: Mapping[str, Any]) -> None:
+        """Write what waits, and say what the file is."""
+        self._flush()
+        with self._reporting():
+            self._writer.close(about)
+
+    def abandon(self) -> None:
+        """Let go of it."""
+        with suppress(Exception):
+            self._writer.abandon()
+
+    def _flush(self) -> None:
+        if self._waiting_rows:
+            names = self._waiting[0]
+            with self._reporting():
+                self._writer.write({name: np.concatenate([block[name] for block in self._waiting]) for name in names})
+        self._waiting, self._waiting_rows = [], 0
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+
+@contextmanager
+def open_score_file(path: Path, types: Types, about: Callable[[], Mapping[str, Any]]) -> Iterator[ScoreFile]:
+    """Open a file for scores; it takes its name when the ``with`` block ends well, and nothing of it is left when it does not.
 
     Parameters
     ----------
     path : Path
         Its extension says the format. A file of that name is replaced.
-    files : sequence of str
-        Names of the input files, in the order of the column ``file``.
+    types : mapping of str to dtype
+        Name and type of each column.
+    about : callable
+        Called at the end; returns what the file is, as plain values for JSON: ``inputs`` with the ``name`` of each input file in the order of the
+        column ``file``, and whatever :func:`read_about` shall give back.
 
     Raises
     ------
     SettingError
-        If there is no such format, or the folder cannot be written to.
+        If there is no such format, or the file cannot be written.
     """
+    if path.suffix not in SCORE_FORMATS:
+        raise SettingError("out", f"a file name that ends in {' or '.join(SCORE_FORMATS)}", str(path))
+    # The name is known before there is a file of that name: whenever this is interrupted, the file is removed.
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.part{path.suffix}")
+    try:
+        with _locked(temporary, path) as lock:
+            scores = ScoreFile(path, lambda: SCORE_FORMATS[path.suffix](temporary, types))
+            try:
+                yield scores
+                described = {**about(), "rows": scores.rows}
+                scores.complete(described)
+            except BaseException:
+                scores.abandon()
+                raise
+            _put_in_place(temporary, path, described, lock)
+    finally:
+        temporary.unlink(missing_ok=True)
 
-    def __init__(self, path: Path, files: Sequence[str]) -> None:
-        if path.suffix not in SCORE_FORMATS:
-            raise SettingError("out", f"a file name that ends in {' or '.join(SCORE_FORMATS)}", str(path))
-        self._path = path
+
+@contextmanager
+def _locked(temporary: Path, path: Path) -> Iterator[int]:
+    """Make a file that is locked until the end, so that others can tell one that is being written from one that was left behind."""
+    lock = -1
+    try:
         try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+            lock = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            raise SettingError("out", f"in a folder that can be written to ({error.strerror})", str(path)) from error
-        os.close(handle)
-        self._temporary = Path(temporary)
-        self._temporary.unlink()  # the writer makes it anew, with the permissions of any other file
-        self._writer = SCORE_FORMATS[path.suffix](self._temporary, files)
-
-    def __enter__(self) -> ScoreWriter:
-        return self._writer
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._writer.close()
-            if kind is None:
-                self._temporary.replace(self._path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+            raise _unwritable(path, error) from error
+        yield lock
+    finally:
+        # While it is locked still; and once more by the caller, should Ctrl-C come here.
+        temporary.unlink(missing_ok=True)
+        if lock >= 0:
+            os.close(lock)
 
 
-def score_columns(
-    identity: npt.NDArray[np.void], scores: npt.NDArray[np.float32], labels: Sequence[str], output: str
-) -> Columns:
-    """Return the columns of some events: ``file``, ``entry``, the identifiers, then the scores.
+def _put_in_place(temporary: Path, path: Path, described: dict[str, Any], handle: int) -> None:
+    """Give a complete file its name, with what it is beside it where the format has no place for that."""
+    try:
+        os.fsync(handle)
+        if path.suffix == ".csv":
+            described["sha256"] = _sha256(temporary)
+            sidecar(path).unlink(missing_ok=True)  # never one that tells of another file
+        temporary.replace(path)
+        if path.suffix == ".csv":
+            write_atomically(sidecar(path), json.dumps(described, indent=1).encode())
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that are gone have left of a file of scores."""
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*.part{path.suffix}"):
+        with suppress(OSError):
+            lock = os.open(leftover, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
+            finally:
+                os.close(lock)
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """Return what a whole file of scores is, or None where there is no such file, or it is not whole.
 
     Parameters
     ----------
-    identity : structured array of shape ``[n]``
-        As in a batch.
-    scores : float32 array of shape ``[n, len(labels)]``
+    path : Path
+        As given to :func:`open_score_file`.
+    """
+    readers = {".root": _about_root, ".parquet": _about_parquet, ".csv": _about_csv}
+    try:
+        about, rows = readers[path.suffix](path)
+    except Exception:  # whatever a damaged file makes its reader raise: it is not one that can be relied upon
+        return None
+    return about if isinstance(about, dict) and rows in (None, about.get("rows")) else None
+
+
+def sidecar(path: Path) -> Path:
+    """Return the file beside a CSV file that says what it is."""
+    return path.with_name(path.name + ".json")
+
+
+def score_names(labels: Sequence[str], output: str, taken: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the columns of a bundle's scores, each once.
+
+    Parameters
+    ----------
     labels : sequence of str
-        Name of each column of the scores.
+        Name of each column of the bundle's output.
     output : str
         ``probabilities`` gives columns ``probability_LABEL``; ``values`` gives a column named by each label.
+    taken : sequence of str
+        Names of other columns.
 
     Examples
     --------
-    >>> identity = np.array([(0, 5)], [("file", "i4"), ("entry", "i8")])
-    >>> list(score_columns(identity, np.array([[0.1, 0.9]], np.float32), ["ggH", "t t"], "probabilities"))
-    ['file', 'entry', 'probability_ggH', 'probability_t_t']
+    >>> score_names(["ggH", "t t"], "probabilities")
+    ('probability_ggH', 'probability_t_t')
+    >>> score_names(["a b", "a_b", "entry"], "values", ["entry"])
+    ('a_b', 'a_b_1', 'entry_1')
     """
-    assert identity.dtype.names is not None  # noqa: S101 - a batch's identity is structured
-    columns: dict[str, npt.NDArray[Any]] = {name: np.ascontiguousarray(identity[name]) for name in identity.dtype.names}
-    for index, label in enumerate(labels):
-        name = re.sub(r"\W", "_", label)
-        columns[f"probability_{name}" if output == "probabilities" else name] = np.ascontiguousarray(scores[:, index])
-    return columns
+    names: list[str] = []
+    for label in labels:
+        base = re.sub(r"\W", "_", label, flags=re.ASCII)
+        name = base = f"probability_{base}" if output == "probabilities" else base
+        number = 0
+        while name in names or name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        names.append(name)
+    return tuple(names)
+
+
+def _about_root(path: Path) -> tuple[Any, int | None]:
+    import uproot
+
+    with path.open("rb") as raw:
+        head = raw.read(20)
+        version = int.from_bytes(head[4:8], "big")
+        end = int.from_bytes(head[12:20] if version >= 1_000_000 else head[12:16], "big")  # fEND of the file's header
+        if raw.seek(0, os.SEEK_END) < end:
+            return None, None
+    with uproot.open(path) as file:
+        return json.loads(str(file["about"])), int(file["Events"].num_entries)
+
+
+def _about_parquet(path: Path) -> tuple[Any, int | None]:
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path)
+    return json.loads(metadata.metadata[b"about"]), int(metadata.num_rows)
+
+
+def _about_csv(path: Path) -> tuple[Any, int | None]:
+    about = json.loads(sidecar(path).read_bytes())
+    return (about if _sha256(path) == about["sha256"] else None), None
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unwritable(path: Path, error: OSError) -> SettingError:
+    return SettingError("out", f"a place that can be written ({error.strerror or error})", str(path))
