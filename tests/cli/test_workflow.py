@@ -87,7 +87,7 @@ def test_specs_in_the_working_folder_are_read_back_if_they_fit_and_made_anew_if_
     assert Path("global-specs.json").stat().st_mtime_ns == written
     status, out, _ = run(capsys, f"--files={inputs}/signal.root")
     assert status == 0
-    assert "global-specs.json does not fit (its files or their numbers of events are others); it is made anew" in out
+    assert "global-specs.json does not fit (its files or their numbers of events are others: 2 files, here 1)" in out
     assert json.loads(Path("global-specs.json").read_text())["events"]["total"] == 400
 
 

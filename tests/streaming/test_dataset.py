@@ -141,7 +141,7 @@ def test_folders_and_patterns_give_their_files_in_order(write_tree: Any, tmp_pat
     with pytest.raises(SourceError, match="names no file"):
         expand_files("")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="the folder holds no ROOT file"):
+    with pytest.raises(SourceError, match="the folder holds no file that can be read"):
         expand_files(tmp_path / "empty")
 
 

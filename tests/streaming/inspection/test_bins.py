@@ -50,6 +50,12 @@ def test_parts_in_any_order_add_up_to_the_whole(values, cut):
     assert sum(parts).tolist() == histogram.counts.tolist()
 
 
+def test_a_negative_value_that_is_nothing_beside_the_width_of_a_bin_is_below_zero():
+    found = count_values(np.array([1.25411413e204, -3.58387320e-136]))
+    assert found.bins[0] == -1
+    assert count_values(np.array([1.25411413e204] * 9000 + [-3.58387320e-136])).bins[0] == -1
+
+
 @given(INTEGERS)
 def test_few_whole_numbers_have_a_bin_each_with_the_number_in_its_middle(values):
     found = count_values(values)

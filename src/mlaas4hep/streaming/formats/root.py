@@ -235,7 +235,16 @@ class _NtupleLayout:
         self._source.prefetch(self._pages.places(start, stop, [self._fields[name] for name in columns]))
 
 
+_OWN_MODELS = [
+    (kind, dict(kind.known_versions)) for kind in uproot.classes.values() if hasattr(kind, "known_versions")
+]
+"""uproot's own models of ROOT's classes, by version."""
+
+
 def _open(path: str) -> Any:
+    # A damaged version number makes uproot replace a model of its own by one that it makes from the damaged file, for every file to come.
+    for kind, versions in _OWN_MODELS:
+        kind.known_versions.update(versions)
     if is_remote(path):
         options = remote_options(path)
     else:

@@ -211,14 +211,15 @@ def count_values(values: npt.NDArray[Any]) -> BinCounts:
     low, high = float(finite.min()), float(finite.max())
     finest = _finest(low, high, whole)
     exponent = _narrowest(low, high, finest, min(max(64 * len(finite), 4 * MAX_OCCUPIED), DENSE))
-    first = math.floor(math.ldexp(low, -exponent))
-    dense = np.zeros(math.floor(math.ldexp(high, -exponent)) - first + 1, np.int64)
+    first = _bin_of(low, exponent)
+    dense = np.zeros(_bin_of(high, exponent) - first + 1, np.int64)
     kernels.count_bins(finite, math.ldexp(1.0, -exponent), first, dense)
     occupied = np.flatnonzero(dense)
     if len(occupied) < FEW and exponent > finest:
         # Few different values, or a far-off one beside many: equal values are counted first, which takes longer and needs no range.
         different, counts = np.unique(finite, return_counts=True)
         bins = np.floor(np.ldexp(different, -finest)).astype(np.int64)
+        bins[(different < 0) & (bins == 0)] = -1
         return _joined(finest, bins, counts.astype(np.int64))._bounded()
     return BinCounts(exponent, occupied + first, dense[occupied])._bounded()
 
@@ -246,6 +247,12 @@ def _finest(low: float, high: float, whole: bool) -> int:
 def _narrowest(low: float, high: float, finest: int, bins: int) -> int:
     """Exponent of the narrowest width, not below the finest, with which so many bins cover a range."""
     exponent = max(finest, math.frexp(high / 2 - low / 2)[1] - math.frexp(bins)[1]) if high > low else finest
-    while math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= bins:
+    while _bin_of(high, exponent) - _bin_of(low, exponent) >= bins:
         exponent += 1
     return exponent
+
+
+def _bin_of(value: float, exponent: int) -> int:
+    """Return the number of a value's bin; a negative one so small beside the width that the quotient is 0 is in the last below 0."""
+    number = math.floor(math.ldexp(value, -exponent))
+    return -1 if value < 0 and number == 0 else number
