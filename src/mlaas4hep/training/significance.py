@@ -8,6 +8,7 @@ chosen on, it would be the largest of many fluctuations.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from mlaas4hep.errors import SettingError
 from mlaas4hep.training.weighted import effective_events
 
-__all__ = ["LEAST_BACKGROUND", "Yields", "asimov_significance", "best_cut", "count_above"]
+__all__ = ["LEAST_BACKGROUND", "Yields", "add_yields", "asimov_significance", "best_cut", "count_above"]
 
 LEAST_BACKGROUND = 10.0
 """Effective background events that must be left above a cut; with fewer, its background is hardly known."""
@@ -134,19 +135,27 @@ def count_above(
         part = np.asarray(weight[chosen], np.float64) / share
         yields.append(float(part.sum()))
         errors.append(math.sqrt(float(np.square(part).sum())))
-    (s, b), (s_error, b_error) = yields, errors
+    return _with_significance(float(cut), *yields, *errors, uncertainty=background_uncertainty)
 
-    def at(s: float, b: float) -> float:
-        return float(_significance(np.float64(s), np.float64(b), np.float64(background_uncertainty * b)))
 
-    found, error = math.nan, math.nan
-    if b > 0:
-        found = at(s, b)
-        step = 1e-4
-        by_signal = (at(s * (1 + step), b) - at(s * (1 - step), b)) / (2 * step * s) if s > 0 else 0.0
-        by_background = (at(s, b * (1 + step)) - at(s, b * (1 - step))) / (2 * step * b)
-        error = math.hypot(by_signal * s_error, by_background * b_error)
-    return Yields(float(cut), s, s_error, b, b_error, background_uncertainty, found, error)
+def add_yields(parts: Sequence[Yields]) -> Yields:
+    """Return what several samples expect together, each above its own cut; ``cut`` is then NaN.
+
+    Examples
+    --------
+    >>> one = Yields(0.5, 3.0, 1.0, 10.0, 2.0, 0.0, 0.91, 0.3)
+    >>> found = add_yields([one, one])
+    >>> found.signal, round(found.background_error, 3), round(found.significance, 3)
+    (6.0, 2.828, 1.282)
+    """
+    return _with_significance(
+        math.nan,
+        sum(part.signal for part in parts),
+        sum(part.background for part in parts),
+        math.hypot(*(part.signal_error for part in parts)),
+        math.hypot(*(part.background_error for part in parts)),
+        uncertainty=parts[0].background_uncertainty,
+    )
 
 
 def best_cut(
@@ -199,6 +208,22 @@ def best_cut(
     significance[allowed] = _significance(s[allowed], b[allowed], background_uncertainty * b[allowed])
     cut = float(values[int(np.argmax(significance))])
     return count_above(cut, score, signal, weight, share=share, background_uncertainty=background_uncertainty)
+
+
+def _with_significance(cut: float, s: float, b: float, s_error: float, b_error: float, *, uncertainty: float) -> Yields:
+    """Return the yields with their significance, its error from its derivatives."""
+
+    def at(s: float, b: float) -> float:
+        return float(_significance(np.float64(s), np.float64(b), np.float64(uncertainty * b)))
+
+    found, error = math.nan, math.nan
+    if b > 0:
+        found = at(s, b)
+        step = 1e-4
+        by_signal = (at(s * (1 + step), b) - at(s * (1 - step), b)) / (2 * step * s) if s > 0 else 0.0
+        by_background = (at(s, b * (1 + step)) - at(s, b * (1 - step))) / (2 * step * b)
+        error = math.hypot(by_signal * s_error, by_background * b_error)
+    return Yields(cut, s, s_error, b, b_error, uncertainty, found, error)
 
 
 def _significance(s: Any, b: Any, uncertainty: Any) -> Any:
