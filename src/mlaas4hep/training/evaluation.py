@@ -16,7 +16,17 @@ import numpy.typing as npt
 
 from mlaas4hep.training.weighted import mean_with_error
 
-__all__ = ["Evaluation", "RocCurve", "accuracy", "area_under_roc", "evaluate", "log_loss", "roc_curve"]
+__all__ = [
+    "Evaluation",
+    "RocCurve",
+    "accuracy",
+    "area_under_roc",
+    "error_of_placements",
+    "evaluate",
+    "log_loss",
+    "placements",
+    "roc_curve",
+]
 
 Floats = npt.NDArray[np.float64]
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
@@ -165,19 +175,53 @@ def area_under_roc(
     >>> area_under_roc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))[0]
     0.75
     """
+    placed = placements(score, signal, weight)
+    if placed is None:
+        return math.nan, math.nan
+    weights = np.ones(len(score)) if weight is None else np.asarray(weight, np.float64)
+    auc = float((weights[signal] * placed[signal]).sum() / weights[signal].sum())
+    return auc, error_of_placements(placed, signal, weights)
+
+
+def placements(
+    score: npt.NDArray[np.floating[Any]],
+    signal: npt.NDArray[np.bool_],
+    weight: npt.NDArray[np.floating[Any]] | None = None,
+) -> Floats | None:
+    """Return for each event the share of the other class that it is on the right side of; their mean over signal is the area.
+
+    Parameters
+    ----------
+    score, signal, weight : arrays of shape ``[n]``
+        As for :func:`area_under_roc`.
+
+    Returns
+    -------
+    float64 array of shape ``[n]``, or None
+        None where a class does not add up to a positive number.
+
+    Examples
+    --------
+    >>> placements(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+    array([1. , 0.5, 0.5, 1. ])
+    """
     signal_weight = np.where(signal, 1.0 if weight is None else weight, 0.0)
     background_weight = np.where(signal, 0.0, 1.0 if weight is None else weight)
     total_signal, total_background = signal_weight.sum(), background_weight.sum()
     if not (total_signal > 0 and total_background > 0):
-        return math.nan, math.nan
+        return None
     _, group = np.unique(score, return_inverse=True)  # groups of equal scores, in rising order
-    signal_below = _share_below(group, signal_weight) / total_signal
     background_below = _share_below(group, background_weight) / total_background
-    auc = float((signal_weight * background_below).sum() / total_signal)
-    variance = _variance_of_mean(background_below[signal], signal_weight[signal]) + _variance_of_mean(
-        signal_below[~signal], background_weight[~signal]
+    signal_above = 1 - _share_below(group, signal_weight) / total_signal
+    return np.asarray(np.where(signal, background_below, signal_above), np.float64)
+
+
+def error_of_placements(placed: Floats, signal: npt.NDArray[np.bool_], weight: npt.NDArray[np.floating[Any]]) -> float:
+    """Return the standard deviation of an area, or with differences of placements that of the difference of two areas of the same events."""
+    weights = np.asarray(weight, np.float64)
+    return math.sqrt(
+        _variance_of_mean(placed[signal], weights[signal]) + _variance_of_mean(placed[~signal], weights[~signal])
     )
-    return auc, math.sqrt(variance)
 
 
 def roc_curve(

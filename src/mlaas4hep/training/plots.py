@@ -1,28 +1,20 @@
-"""ROC curve and scores, in the look of the field.
-
-Colours are those of M. A. Petroff (arXiv:2107.02270), which people with any colour vision tell apart and which CMS
-and ATLAS use.
-"""
+"""ROC curve and scores."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlaas4hep.training.agreement import Agreement
+from mlaas4hep.training.canvas import COLOURS, LINES, MARKERS, Canvas, class_name, to_png
 from mlaas4hep.training.evaluation import Evaluation, roc_curve
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+__all__ = ["COLOURS", "draw_roc", "draw_scores"]
 
-__all__ = ["draw_roc", "draw_scores"]
-
-COLOURS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd")
-LINES = ("-", "--", "-.", ":")
 BINS = 40
 CURVE_POINTS = 2000  # more than a picture has columns
 
@@ -50,7 +42,7 @@ def draw_roc(
     bytes
         A PNG.
     """
-    with _Canvas() as (figure, axes):
+    with Canvas() as (figure, (axes,)):
         for number, (name, auc, error) in enumerate(evaluation.class_auc):
             index = classes.index(name)
             curve = roc_curve(probabilities[:, index], y == index, weight)
@@ -61,22 +53,25 @@ def draw_roc(
                 curve.background[shown],
                 color=COLOURS[number % len(COLOURS)],
                 linestyle=LINES[number % len(LINES)],
-                label=label if len(classes) == 2 else f"{_called(name)}: {label}",
+                label=label if len(classes) == 2 else f"{class_name(name)}: {label}",
             )
         one_event = 1 / max(10, int(np.bincount(y).max(initial=0)))
         cuts = np.geomspace(one_event, 1, 100)
         axes.plot(cuts, cuts, color=COLOURS[4], linestyle=":", label="random")
         axes.set(xlim=(0, 1), ylim=(one_event, 1), yscale="log")
         two = len(classes) == 2
-        axes.set_xlabel(f"Efficiency for {_called(classes[1])}" if two else "Efficiency for the class")
-        axes.set_ylabel(f"Efficiency for {_called(classes[0])}" if two else "Efficiency for the rest")
+        axes.set_xlabel(f"Efficiency for {class_name(classes[1])}" if two else "Efficiency for the class")
+        axes.set_ylabel(f"Efficiency for {class_name(classes[0])}" if two else "Efficiency for the rest")
         axes.grid(visible=True, which="major", alpha=0.3)
         axes.legend(loc="lower right", title=f"{evaluation.events:,} held-out events")
-        return _png(figure)
+        return to_png(figure)
 
 
 def draw_scores(
-    held_out: tuple[Floats, Integers, Floats], trained: tuple[Floats, Integers, Floats], classes: Sequence[str]
+    held_out: tuple[Floats, Integers, Floats],
+    trained: tuple[Floats, Integers, Floats],
+    classes: Sequence[str],
+    agreement: Mapping[str, Agreement] | None = None,
 ) -> bytes:
     """Draw the score of each class: held-out events as points with errors, training events as filled histograms.
 
@@ -87,6 +82,8 @@ def draw_scores(
     classes : sequence of str
         Names of the classes. The score is the probability of the second one; with more than two, of the event's own
         class.
+    agreement : mapping of str to Agreement, optional
+        Class → comparison of its training and held-out events, shown in the legend.
 
     Returns
     -------
@@ -94,7 +91,7 @@ def draw_scores(
         A PNG.
     """
     edges = np.linspace(0, 1, BINS + 1)
-    with _Canvas() as (figure, axes):
+    with Canvas() as (figure, (axes,)):
         top = 0.0
         for index, name in enumerate(classes):
             colour = COLOURS[index % len(COLOURS)]
@@ -102,25 +99,30 @@ def draw_scores(
             if len(classes) == 2:
                 axes.stairs(density, edges, fill=True, color=colour, alpha=0.25)
             line = LINES[index % len(LINES)]
-            axes.stairs(density, edges, color=colour, linestyle=line, label=f"{_called(name)}, training")
+            axes.stairs(density, edges, color=colour, linestyle=line, label=f"{class_name(name)}, training")
             points, errors = _density(held_out, index, edges, len(classes))
             axes.errorbar(
                 (edges[1:] + edges[:-1]) / 2,
                 points,
                 errors,
-                fmt="os^vDP"[index % 6],
+                fmt=MARKERS[index % len(MARKERS)],
                 markersize=4,
                 color=colour,
-                label=f"{_called(name)}, held out",
+                label=f"{class_name(name)}, held out{_compared(agreement, name)}",
             )
             top = max(top, float(np.nanmax([density, points], initial=0.0)))
         axes.set(xlim=(0, 1), ylim=(0, 1.45 * top or 1))
         axes.set_xlabel(
-            f"Probability of {_called(classes[1])}" if len(classes) == 2 else "Probability of the true class"
+            f"Probability of {class_name(classes[1])}" if len(classes) == 2 else "Probability of the true class"
         )
         axes.set_ylabel("Events, normalised")
         axes.legend(loc="upper center", ncols=2)
-        return _png(figure)
+        return to_png(figure)
+
+
+def _compared(agreement: Mapping[str, Agreement] | None, name: str) -> str:
+    found = (agreement or {}).get(name)
+    return "" if found is None or math.isnan(found.distance) else f" (KS p = {found.probability:.2g})"
 
 
 def _density(
@@ -134,33 +136,3 @@ def _density(
     squares = np.histogram(scores, edges, weights=np.square(weight[chosen], dtype=np.float64))[0]
     scale = float(counts.sum()) * (edges[1] - edges[0]) or 1.0
     return counts / scale, np.sqrt(squares) / scale
-
-
-def _called(name: str) -> str:
-    """Return a class's name as it stands in a sentence: a mere number says too little."""
-    return f"class {name}" if name.lstrip("-").isdigit() else name
-
-
-class _Canvas:
-    """A figure in the look of the field that does not touch what the user draws."""
-
-    def __enter__(self) -> tuple[Figure, Axes]:
-        import matplotlib as mpl
-        import mplhep
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self._style = mpl.rc_context({**mplhep.style.CMS, "font.size": 15, "lines.linewidth": 2})
-        self._style.__enter__()
-        figure = Figure(figsize=(8, 7), dpi=100, layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, figure.subplots()
-
-    def __exit__(self, *error: object) -> None:
-        self._style.__exit__(None, None, None)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
