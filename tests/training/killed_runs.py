@@ -67,7 +67,7 @@ class Child:
             try:
                 train(folder, files, self.log, resume=resume, workers=workers)
                 os._exit(0)
-            except BaseException as error:  # noqa: BLE001 - told to whoever reads the output
+            except BaseException as error:  # whatever it is, it is told to whoever reads the output
                 print(repr(error), file=sys.stderr, flush=True)
                 os._exit(1)
 

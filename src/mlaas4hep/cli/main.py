@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "mlaas4hep.cli.predict",
     "serve": "mlaas4hep.cli.serve",
     "specs": "mlaas4hep.cli.specs",
+    "train": "mlaas4hep.cli.train",
 }
 """Name of each command → its module, which has ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``."""
 
@@ -59,7 +60,8 @@ def run_reporting_errors(program: str, run: Callable[[], int], *, traceback: boo
     Returns
     -------
     int
-        What ``run`` returned; 2 after an error; 130 after Ctrl-C; 141 when whoever reads the output has gone.
+        What ``run`` returned; 2 after an error; 130 after Ctrl-C, 143 after SIGTERM where that is waited for; 141 when whoever reads
+        the output has gone.
     """
     try:
         return run()
@@ -69,9 +71,10 @@ def run_reporting_errors(program: str, run: Callable[[], int], *, traceback: boo
         # A name of a file or branch may hold line breaks; the message is one line all the same.
         print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{program}: stopped by the user", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        # A training that was stopped says how to go on, and by which signal it was.
+        print(f"{program}: {stopped if stopped.args else 'stopped by the user'}", file=sys.stderr)
+        return getattr(stopped, "exit_status", 130)
     except BrokenPipeError:
         # What is still buffered must not raise the same again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -84,6 +84,7 @@ class Run:
         self._saved = time.monotonic()
         self._filler: TensorBatch | None = None
         self._unseen: list[tuple[torch.Tensor, TensorBatch, int, int]] = []
+        self._before: torch.Tensor | None = None
         self._look_after = 1 if stepper.device.type == "cpu" else UNSEEN_BATCHES
         self._needs_two = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
@@ -167,7 +168,10 @@ class Run:
             value, place = loss.item(), self.place
             if not math.isfinite(value):
                 where = f"epoch {place.epoch + 1}, batch {number}"
-                check_loss(value, where, self.stepper.learning_rate, batch[0].cpu().numpy(), self.settings.features)
+                before = None if self._before is None else self._before.cpu().numpy()
+                rate, features = self.stepper.learning_rate, self.settings.features
+                check_loss(value, where, rate, batch[0].cpu().numpy(), features, before)
+            self._before = batch[0]
             place.loss_sum += value * len(batch[0])
             place.events += len(batch[0])
             self.progress.waiting(place.waited / place.seconds if place.seconds else 0.0)

@@ -98,7 +98,12 @@ class Stepper:
 
 
 def check_loss(
-    value: float, where: str, learning_rate: float, x: npt.NDArray[np.float32], features: Sequence[str]
+    value: float,
+    where: str,
+    learning_rate: float,
+    x: npt.NDArray[np.float32],
+    features: Sequence[str],
+    before: npt.NDArray[np.float32] | None = None,
 ) -> None:
     """Raise TrainingError if a loss is no number, with what may be the reason.
 
@@ -113,6 +118,8 @@ def check_loss(
         Scaled values of the batch.
     features : sequence of str
         Names of the places; may be empty.
+    before : float32 array of shape ``[m, width]``, optional
+        Those of the batch before: a huge value can have spoilt the weights while the loss was still a number.
 
     Examples
     --------
@@ -123,9 +130,11 @@ def check_loss(
     """
     if np.isfinite(value):
         return
-    sizes = np.abs(x).max(axis=0, initial=0.0)
-    place = int(np.argmax(np.where(np.isnan(sizes), np.inf, sizes)))
-    largest = x[int(np.argmax(np.abs(x[:, place]))), place] if len(x) else np.float32(0)
+    which, largest, place = "that batch", *_largest(x)
+    if before is not None:
+        earlier = _largest(before)
+        if not abs(largest) > HUGE and not abs(earlier[0]) <= HUGE:
+            which, largest, place = "the batch before", *earlier
     name = f"'{features[place]}'" if place < len(features) else f"feature {place}"
     far_out = not abs(largest) <= HUGE
     advice = (
@@ -135,5 +144,14 @@ def check_loss(
     )
     raise TrainingError(
         f"the loss is {value} in {where}, at a learning rate of {learning_rate:g};"
-        f" the largest scaled value of that batch is {largest:g}, of {name}{advice}"
+        f" the largest scaled value of {which} is {largest:g}, of {name}{advice}"
     )
+
+
+def _largest(x: npt.NDArray[np.float32]) -> tuple[float, int]:
+    """Return the value that is farthest from 0, NaN before all others, and its place in the vector."""
+    if not x.size:
+        return 0.0, 0
+    sizes = np.abs(x)
+    row, place = divmod(int(np.argmax(np.where(np.isnan(sizes), np.inf, sizes))), x.shape[1])
+    return float(x[row, place]), place
