@@ -42,7 +42,7 @@ def by_name(rule: Rule[T]) -> Rule[dict[str, T]]:
     --------
     >>> from mlaas4hep.settings import integer
     >>> by_name(integer(1)).says, by_name(integer(1)).take({"Jet": 4})
-    ('by name an integer ≥ 1', {'Jet': 4})
+    ('for each name an integer ≥ 1', {'Jet': 4})
     """
 
     def take(value: object) -> dict[str, T]:
@@ -50,7 +50,7 @@ def by_name(rule: Rule[T]) -> Rule[dict[str, T]]:
             raise ValueError
         return {name: rule.take(member) for name, member in value.items()}
 
-    return Rule(f"by name {rule.says}", take)
+    return Rule(f"for each name {rule.says}", take)
 
 
 def either(*rules: Rule[Any]) -> Rule[Any]:
@@ -60,7 +60,7 @@ def either(*rules: Rule[Any]) -> Rule[Any]:
     --------
     >>> from mlaas4hep.settings import integer
     >>> either(integer(1), by_name(integer(1))).says
-    'an integer ≥ 1, or by name an integer ≥ 1'
+    'an integer ≥ 1, or for each name an integer ≥ 1'
     """
 
     def take(value: object) -> Any:
