@@ -16,6 +16,7 @@ FRAMEWORKS = {
     "torch": "mlaas4hep.training.frameworks.torch.trainer",
     "keras": "mlaas4hep.training.frameworks.keras.trainer",
     "xgboost": "mlaas4hep.training.frameworks.xgboost.trainer",
+    "sklearn": "mlaas4hep.training.frameworks.sklearn.trainer",
 }
 """Framework, as its package is called → module with a function ``make_trainer(returned, task, source)``."""
 

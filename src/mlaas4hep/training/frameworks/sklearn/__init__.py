@@ -1,0 +1,1 @@
+"""scikit-learn: estimators that learn batch by batch, and those that learn from all events at once."""
