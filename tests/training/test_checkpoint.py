@@ -143,4 +143,6 @@ def test_the_first_difference_of_another_run_is_named():
         refuse_another_run("last.ckpt", {"seed": 1, "batch_size": 64}, {"seed": 1, "batch_size": 128})
     with pytest.raises(TrainingError, match=r"model was Linear.* and is None now"):
         refuse_another_run("last.ckpt", {"model": "Linear(5)" * 40}, {})
+    with pytest.raises(TrainingError, match="files was b and is None now"):
+        refuse_another_run("last.ckpt", {"files": ["a", "b"]}, {"files": ["a"]})
     refuse_another_run("last.ckpt", {"seed": 1}, {"seed": 1})

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import mlaas4hep
+from mlaas4hep.errors import TrainingError
+from mlaas4hep.training.frameworks.base import NoProgress
+from mlaas4hep.training.interruption import TrainingInterrupted
+from mlaas4hep.training.workflow import train
 
 SCRIPT = Path(__file__).parent / "killed_runs.py"
 
@@ -47,3 +56,32 @@ def test_no_more_batches_are_done_again_than_were_done_since_a_checkpoint_was_du
         since_due = sum(time > times[-2] - outcome["every"] for time in times[:-1])
         assert again <= since_due + 1
     assert any(run["begun"] for run in outcome["runs"])
+
+
+def test_train_goes_on_after_ctrl_c_and_refuses_other_files_with_the_reason(class_files, tmp_path):
+    class Stopped(NoProgress):
+        batches = 0
+
+        def advance(self, events, loss):
+            self.batches += 1
+            if self.batches == 60:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    choice = {"branches": ["MET_pt", "Jet_pt", "nElectron"]}
+    dataset = mlaas4hep.open(class_files, labels=[0, 1], **choice)
+    params = {"epochs": 3, "batch_size": 64}
+    first = Stopped()
+    with pytest.raises(TrainingInterrupted, match=r"stopped in epoch 2, .*--resume goes on from"):
+        train(dataset, params=params, checkpoints=tmp_path / "broken", progress=first)
+    resumed = train(dataset, params=params, checkpoints=tmp_path / "broken", resume=True)
+    unbroken = train(dataset, params=params, checkpoints=tmp_path / "unbroken")
+    for name, value in unbroken.trainer.module.state_dict().items():
+        assert torch.equal(resumed.trainer.module.state_dict()[name], value)
+    assert resumed.evaluation == unbroken.evaluation
+    other = mlaas4hep.open(class_files[::-1], labels=[0, 1], **choice)
+    with pytest.raises(
+        TrainingError, match=r"is of another run: files was background\.root .* and is signal\.root .* now"
+    ):
+        train(other, params=params, checkpoints=tmp_path / "broken", resume=True)
+    with pytest.raises(TrainingError, match="is of another run: batch_size was 64 and is 65 now"):
+        train(dataset, params={**params, "batch_size": 65}, checkpoints=tmp_path / "broken", resume=True)

@@ -41,6 +41,10 @@ class ChangedBatches:
     def __iter__(self) -> Iterator[Batch]:
         return map(self._change, self._stream)
 
+    def shard(self, rank: int, world_size: int) -> ChangedBatches:
+        """Return the share of one of several processes, changed likewise."""
+        return ChangedBatches(self._stream.shard(rank, world_size), self._change)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)

@@ -12,6 +12,7 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,8 @@ def refuse_another_run(path: Path, kept: Mapping[str, Any], now: Mapping[str, An
     for name in dict.fromkeys((*kept, *now)):
         was, is_now = kept.get(name), now.get(name)
         if was != is_now:
+            if isinstance(was, list) and isinstance(is_now, list):
+                was, is_now = next((pair for pair in zip_longest(was, is_now) if pair[0] != pair[1]), (was, is_now))
             shown = f"{name} was {_short(was)} and is {_short(is_now)} now"
             raise TrainingError(f"{path} is of another run: {shown}; without --resume the training begins anew")
 

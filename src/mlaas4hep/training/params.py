@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mlaas4hep.settings import choice, flag, integer, setting, text
+from mlaas4hep.settings import choice, flag, integer, number, setting, text
 
 __all__ = ["TrainingParams"]
 
@@ -26,6 +26,13 @@ class TrainingParams:
     cache: str | None = setting(
         text(), None, "folder that keeps encoded events for later epochs", example="cache", path=True
     )
+    checkpoint_every: float = setting(number(0), 60.0, "seconds of learning that are lost at most when it is killed")
+    precision: str = setting(
+        choice("32", "16-mixed", "bf16-mixed"), "32", "what matrix products are computed in; half precision is for GPUs"
+    )
+    clip: float = setting(number(0), 0.0, "largest norm of the gradient; 0 for no limit")
+    compile: bool = setting(flag(), False, "whether torch compiles the model before the training")
+    find_learning_rate: bool = setting(flag(), False, "whether to search a learning rate first")
 
     def of_stream(self) -> dict[str, Any]:
         """Return the settings of the stream that is learned from."""

@@ -6,7 +6,8 @@ import math
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from mlaas4hep.training.frameworks.base import EpochResult, Progress
+from mlaas4hep.training.frameworks.base import EpochResult, NoProgress, Progress
+from mlaas4hep.training.processes import is_first_process
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -16,7 +17,12 @@ __all__ = ["BarProgress", "LineProgress", "describe_epoch", "progress_for"]
 
 
 def progress_for(output: TextIO | None = None) -> Progress:
-    """Return a bar if the output is a terminal, and lines otherwise; standard output if none is given."""
+    """Return a bar if the output is a terminal, and lines otherwise; standard output if none is given.
+
+    Of several processes that train together only the first one says something.
+    """
+    if not is_first_process():
+        return NoProgress()
     output = output or sys.stdout
     return BarProgress(output) if output.isatty() else LineProgress(output)
 

@@ -30,6 +30,7 @@ from mlaas4hep.training.judging import RECONSTRUCTION_ERROR, judge
 from mlaas4hep.training.model_file import call_model, load_model_function
 from mlaas4hep.training.models import BUILT_IN, built_in_model
 from mlaas4hep.training.params import TrainingParams
+from mlaas4hep.training.processes import is_first_process
 from mlaas4hep.training.reading import Reading, count_events, task_of
 from mlaas4hep.training.regression import RegressionEvaluation
 from mlaas4hep.training.seeding import reproducible
@@ -101,6 +102,7 @@ def train(
     params: TrainingParams | Mapping[str, object] | None = None,
     out: str | Path | None = None,
     checkpoints: str | Path | None = None,
+    resume: bool = False,
     description: str = "",
     settings: Mapping[str, object] | None = None,
     progress: Progress | None = None,
@@ -124,6 +126,9 @@ def train(
     checkpoints : str or Path, optional
         Folder that keeps ``best.ckpt``, ``last.ckpt`` and the framework's own ``model.pt``; a temporary one if not
         given.
+    resume : bool
+        Whether to go on from the newest checkpoint in that folder, where there is one. Ctrl-C and SIGTERM save one and raise
+        ``TrainingInterrupted``, a KeyboardInterrupt whose message says how to go on.
     description : str
         One line for people, kept in the bundle.
     settings : mapping, optional
@@ -152,7 +157,7 @@ def train(
     params = read_settings(TrainingParams, given or {}, group="training" if settings else "")
     of_model = _model_settings(model, model_settings or {})
     progress = progress or NoProgress()
-    target = None if out is None else Path(out)
+    target = None if out is None or not is_first_process() else Path(out)
     if target is not None:
         check_target(target)
     events = count_events(dataset)
@@ -162,7 +167,13 @@ def train(
     trainer.check()
     reading = Reading(dataset, params, **_parameter(model, of_model))
     with _folder(checkpoints) as folder:
-        known: dict[str, Any] = {"checkpoints": folder, "events": events["train"]}
+        known: dict[str, Any] = {
+            "checkpoints": folder,
+            "events": events["train"],
+            "resume": resume,
+            "features": task.encoding.columns if task.encoding is not None else (),
+            "run": _run(dataset, params),
+        }
         taken = {name: value for name, value in known.items() if name in FitSettings.__dataclass_fields__}
         fit = FitSettings(**params.of_fit(FitSettings), **taken)
         progress.begin(params.epochs, events["train"])
@@ -172,7 +183,7 @@ def train(
             )
         finally:
             progress.end()
-        if checkpoints is not None:
+        if checkpoints is not None and is_first_process():
             trainer.save(folder / getattr(trainer, "file_name", "model.pt"))
     verdict = judge(reading, trainer, events)
     metrics: dict[str, Any] = {
@@ -283,6 +294,20 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as JSON has them; those that it has not as text."""
     known = (str, int, float, bool, list, tuple, type(None))
     return {name: value if isinstance(value, known) else str(value) for name, value in values.items()}
+
+
+def _run(dataset: Dataset, params: TrainingParams) -> dict[str, object]:
+    """Return what the steps of a training follow from, as its checkpoints say it."""
+    settings = ("batch_size", "shuffle", "mixing")
+    return {
+        "files": [
+            f"{file.path.rsplit('/', 1)[-1]} ({file.uuid}, {file.entries} entries)" for file in dataset.catalog.files
+        ],
+        "features": list(dataset.features),
+        "split": dataset.split.to_dict(),
+        "selection": str(dataset.selection),
+        **{name: getattr(params, name) for name in settings},
+    }
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import signal
 import time
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,15 +31,6 @@ from mlaas4hep.training.seeding import load_random_state, random_state
 __all__ = ["Run"]
 
 UNSEEN_BATCHES = 16  # of an accelerator: to look at each loss at once would be to wait for each step
-
-
-@runtime_checkable
-class _Positioned(Protocol):
-    """Batches that know where they are, as the stream does."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclasses.dataclass
@@ -76,6 +67,8 @@ class Run:
         self.module, self.stepper, self.schedule = module, stepper, schedule
         self.train, self.validation = train, validation
         self.settings, self.progress, self.ranks, self.stop = settings, progress, ranks, stop
+        # The stream knows where it is; batches that do not are gone on with at the beginning of an epoch.
+        self._position: Any = train if hasattr(train, "state_dict") and hasattr(train, "load_state_dict") else None
         self.place = _Place()
         self.results: list[EpochResult] = []
         self.best_epoch = 0
@@ -90,7 +83,7 @@ class Run:
 
     def to_its_end(self) -> History:
         """Go through the epochs that are left, and give the module the best weights."""
-        if not self._resume() and self.settings.find_learning_rate:
+        if not self._resumed() and self.settings.find_learning_rate:
             self._choose_learning_rate()
         self._saved = time.monotonic()
         while self.place.epoch < self.settings.epochs and not self._patience_is_over():
@@ -98,7 +91,7 @@ class Run:
                 self._learn()
             self._judge()
             self.place = _Place(self.place.epoch + 1)
-            if not isinstance(self.train, _Positioned):
+            if self._position is None:
                 self._save()  # what has no position in the middle can be gone on from here only
         self._save()
         if self.ranks.rank == 0:
@@ -282,7 +275,7 @@ class Run:
 
     def _save(self, stopping: bool = False) -> None:
         """Write a checkpoint; only the first process does."""
-        stream = self.train.state_dict() if isinstance(self.train, _Positioned) else None
+        stream = None if self._position is None else self._position.state_dict()
         if stream is None and self.place.batch:
             return
         own = self.ranks.gather({"random": random_state(), "stream": stream, "place": dataclasses.asdict(self.place)})
@@ -303,7 +296,7 @@ class Run:
                 self.checkpoints.write_best(self.best, self.best_epoch)
         self._saved = time.monotonic()
 
-    def _resume(self) -> bool:
+    def _resumed(self) -> bool:
         """Go on from the newest checkpoint; return whether there was one."""
         if not self.settings.resume:
             return False
@@ -316,12 +309,12 @@ class Run:
         path = self.settings.checkpoints / LAST
         refuse_another_run(path, state["of"], self._of())
         own = state["processes"][self.ranks.rank]
-        if own["stream"] is not None and isinstance(self.train, _Positioned):
-            if own["stream"]["of"] != self.train.state_dict()["of"]:
+        if own["stream"] is not None and self._position is not None:
+            if own["stream"]["of"] != self._position.state_dict()["of"]:
                 raise TrainingError(
                     f"{path} is of other files, features or settings of the stream; without --resume the training begins anew"
                 )
-            self.train.load_state_dict(own["stream"])
+            self._position.load_state_dict(own["stream"])
         else:
             self.train.epoch = own["place"]["epoch"]
         self.module.load_state_dict(state["weights"])
