@@ -26,6 +26,8 @@ FILES = {
     "specs.json",
     "metrics.json",
     "manifest.json",
+    "examples.json",
+    "README.md",
     "roc.png",
 }
 

@@ -7,6 +7,7 @@ the framework gives from the scaled ones.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -21,16 +22,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.bundle.archive import pack
+from mlaas4hep.bundle.card import model_card
 from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph, output_name
 from mlaas4hep.bundle.k_fold import KFold
 from mlaas4hep.bundle.manifest import Manifest, Parity, file_sha256, installed_versions
 from mlaas4hep.bundle.session import open_session
+from mlaas4hep.bundle.verify import EXAMPLES_FILE, examples_json
 from mlaas4hep.errors import BundleError, ModelNameError
 from mlaas4hep.streaming.encoding import Encoding
 
 __all__ = ["ARCHIVE_SUFFIXES", "TOLERANCE", "BundleContent", "check_target", "json_bytes", "write_bundle"]
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
+CARD_FILE = "README.md"
 TOLERANCE = 1e-5
 RECORDED_PACKAGES = (
     "mlaas4hep",
@@ -180,7 +184,7 @@ def write_bundle(
             for file, data in files.items():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 _write(folder / file, data)
-            parity = _compare(content, folder / "model.onnx", held_out, framework_predict, tolerance=tolerance)
+            parity, scores = _compare(content, folder / "model.onnx", held_out, framework_predict, tolerance=tolerance)
             manifest = Manifest(
                 name=name,
                 created=created,
@@ -193,9 +197,16 @@ def write_bundle(
                 training=content.training,
                 metrics=content.metrics,
                 versions=installed_versions(RECORDED_PACKAGES),
-                sha256={file: file_sha256(folder / file) for file in sorted(files)},
                 k_fold=content.k_fold,
             )
+            explained = {
+                EXAMPLES_FILE: examples_json(held_out, scores, manifest.output),
+                CARD_FILE: model_card(manifest, content.encoding, content.description).encode(),
+            }
+            for file, data in explained.items():
+                _write(folder / file, data)
+            checksums = {file: file_sha256(folder / file) for file in sorted({*files, *explained})}
+            manifest = dataclasses.replace(manifest, sha256=checksums)
             _write(folder / "manifest.json", json_bytes(manifest.to_dict()))
             _put_in_place(folder, target)
     except OSError as error:
@@ -262,8 +273,8 @@ def _compare(
     framework_predict: FrameworkPredict,
     *,
     tolerance: float,
-) -> Parity:
-    """Compare the written graph with the framework."""
+) -> tuple[Parity, npt.NDArray[np.float32]]:
+    """Compare the written graph with the framework; return what that gave, and the scores of the graph."""
     name = model.parent.name
     if len(held_out) == 0:
         raise BundleError(name, "there is no held-out event to compare graph and framework on")
@@ -280,7 +291,7 @@ def _compare(
             f"graph and {content.framework} differ by {largest:.2g}, more than {tolerance:g}: held-out event {row} has"
             f" '{content.labels[column]}' {got[row, column]:.7g} and {expected[row, column]:.7g}",
         )
-    return Parity(len(held_out), largest, tolerance)
+    return Parity(len(held_out), largest, tolerance), got
 
 
 def json_bytes(value: object) -> bytes:

@@ -14,6 +14,7 @@ from mlaas4hep.errors import MLaaS4HEPError
 __all__ = ["COMMANDS", "main", "run_reporting_errors"]
 
 COMMANDS = {
+    "bundle": "mlaas4hep.cli.bundle",
     "cache": "mlaas4hep.cli.cache",
     "demo": "mlaas4hep.cli.demo",
     "inspect": "mlaas4hep.cli.inspect",
