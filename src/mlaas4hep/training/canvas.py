@@ -6,6 +6,7 @@ Colours are those of M. A. Petroff (arXiv:2107.02270), which people with any col
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "LINES", "MARKERS", "Canvas", "class_name", "plain_text", "to_png"]
+__all__ = ["COLOURS", "LINES", "MARKERS", "Canvas", "class_name", "plain_text", "spoken", "to_png"]
 
 COLOURS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd")
 LINES = ("-", "--", "-.", ":")
@@ -57,7 +58,9 @@ class Canvas:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self._style = mpl.rc_context({**mplhep.style.CMS, "font.size": 15, "lines.linewidth": 2})
+        # The second font draws the signs that the first one lacks.
+        changes = {"font.size": 15, "lines.linewidth": 2, "font.family": ["TeX Gyre Heros", "DejaVu Sans"]}
+        self._style = mpl.rc_context({**mplhep.style.CMS, **changes})  # type: ignore[dict-item]
         self._style.__enter__()
         figure = Figure(figsize=self._size, dpi=100, layout="constrained")
         FigureCanvasAgg(figure)
@@ -72,19 +75,32 @@ class Canvas:
 def to_png(figure: Figure) -> bytes:
     """Return a figure as a PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of a name in a script that no font here has
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def class_name(name: str) -> str:
+def spoken(name: str) -> str:
     """Return a class's name as it stands in a sentence: a mere number says too little.
+
+    Examples
+    --------
+    >>> spoken("1"), spoken("VBF")
+    ('class 1', 'VBF')
+    """
+    return f"class {name}" if name.lstrip("-").isdigit() else name
+
+
+def class_name(name: str) -> str:
+    """Return a class's name as it is drawn.
 
     Examples
     --------
     >>> class_name("1"), class_name("VBF")
     ('class 1', 'VBF')
     """
-    return plain_text(f"class {name}" if name.lstrip("-").isdigit() else name)
+    return plain_text(spoken(name))
 
 
 def plain_text(text: str, longest: int = 40) -> str:

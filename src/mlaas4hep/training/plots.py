@@ -134,5 +134,7 @@ def _density(
     scores = probabilities[chosen, 1 if classes == 2 else index]
     counts = np.histogram(scores, edges, weights=weight[chosen])[0]
     squares = np.histogram(scores, edges, weights=np.square(weight[chosen], dtype=np.float64))[0]
-    scale = float(counts.sum()) * (edges[1] - edges[0]) or 1.0
+    # Where negative weights outweigh the others there is no density; the shape is shown as it is.
+    total = float(counts.sum()) if counts.sum() > 0 else float(np.abs(counts).sum())
+    scale = total * (edges[1] - edges[0]) or 1.0
     return counts / scale, np.sqrt(squares) / scale
