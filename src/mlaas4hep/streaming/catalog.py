@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mlaas4hep.streaming.alignment import Alignment, Settled
 from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults
 from mlaas4hep.streaming.formats import ColumnType, Reader
+from mlaas4hep.streaming.idle_readers import IdleReaders
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.opening import Opener, size_of
 from mlaas4hep.streaming.sources import SourceFile
@@ -97,6 +98,8 @@ class Catalog:
         Format of all files, whatever their extensions.
     view : View
         How the files are seen.
+    idle : IdleReaders
+        Files that are open already, seen this way.
     """
 
     tree: str
@@ -105,6 +108,7 @@ class Catalog:
     faults: Faults = field(default_factory=Faults, compare=False)
     dtype: str | None = None
     view: View = field(default_factory=View, compare=False)
+    idle: IdleReaders = field(default_factory=IdleReaders, compare=False, repr=False)
 
     @cached_property
     def entries(self) -> int:

@@ -19,11 +19,12 @@ from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults, OnBadFile
 from mlaas4hep.streaming.features import GeneratorLevel, choose_features
 from mlaas4hep.streaming.formats import ColumnType, Reader, format_of
 from mlaas4hep.streaming.identity import IDENTIFIERS
+from mlaas4hep.streaming.idle_readers import signature_of
 from mlaas4hep.streaming.labels import Labels, LabelValue, is_expression, parse_labels
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.lumi_mask import LumiMask
 from mlaas4hep.streaming.normalisation import Normalisation
-from mlaas4hep.streaming.opening import Opener
+from mlaas4hep.streaming.opening import Opener, size_of
 from mlaas4hep.streaming.preprocessing import Preprocessing
 from mlaas4hep.streaming.retry import RetryPolicy
 from mlaas4hep.streaming.scan import label_values
@@ -232,6 +233,10 @@ def open_dataset(
         counters = {name: kind for name, kind in seen.columns.items() if _is_counter(name, kind)}
         catalog = replace(catalog, columns={**counters, **catalog.columns, **new}, view=view)
         losses.extend(lost)
+        until_catalogued.pop_all()
+        # It is read next: no need to open it again.
+        signature = signature_of(usable[0].path)
+        catalog.idle.give(usable[0].path, signature if signature and signature[2] == size_of(first) else None, seen)
     if max_events >= 0:
         catalog = catalog.first(max_events)
     if catalog.entries == 0:
@@ -302,10 +307,13 @@ def _first_usable(
     problem: Exception | None = None
     for place, source in enumerate(sources):
         try:
-            return sources[place:], open_until.enter_context(opener.open(source))
+            reader = opener.reader(source)
         except BAD_FILE_ERRORS as error:
             problem = problem or error
             losses.add(Loss(source.path, 0, None, opener.faults.lose(source.path, error)))
+        else:
+            open_until.callback(reader.close)
+            return sources[place:], reader
     assert problem is not None  # there is at least one file  # noqa: S101
     raise problem
 

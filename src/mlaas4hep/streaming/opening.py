@@ -39,7 +39,15 @@ class Opener:
 
     @contextmanager
     def open(self, source: SourceFile) -> Iterator[Reader]:
-        """Open a file for the time of a ``with`` block.
+        """Open a file for the time of a ``with`` block; raises as :meth:`reader` does."""
+        reader = self.reader(source)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def reader(self, source: SourceFile) -> Reader:
+        """Open a file; whoever asked closes it.
 
         Raises
         ------
@@ -54,11 +62,7 @@ class Opener:
                 self.checksums.verify(location, source.path if source.logical_name is None else source.logical_name)
             return open_reader(location, source.tree or self.tree, self.dtype)
 
-        reader = self.faults.attempt((source.path, *source.alternatives), try_at)
-        try:
-            yield reader
-        finally:
-            reader.close()
+        return self.faults.attempt((source.path, *source.alternatives), try_at)
 
 
 def size_of(reader: Reader) -> int:

@@ -21,6 +21,7 @@ from mlaas4hep.streaming.bounded_queue import BoundedQueue, QueueClosedError
 from mlaas4hep.streaming.catalog import Catalog, Run
 from mlaas4hep.streaming.faults import BAD_FILE_ERRORS
 from mlaas4hep.streaming.formats import Column, Reader, open_reader
+from mlaas4hep.streaming.idle_readers import Signature, signature_of
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.opening import size_of
 from mlaas4hep.streaming.timing import EpochReport, StageClock, stage
@@ -97,6 +98,7 @@ class OpenFiles:
         self._catalog = catalog
         self._limit = limit
         self._readers: OrderedDict[int, Reader] = OrderedDict()
+        self._signatures: dict[int, Signature | None] = {}
 
     def __getitem__(self, index: int) -> Reader:
         """Return the reader of a file.
@@ -139,9 +141,10 @@ class OpenFiles:
                 prefetch(run.start, run.stop, columns)
 
     def close(self) -> None:
-        """Close all files."""
+        """Give all files back: local ones stay open for the next pass."""
         while self._readers:
-            self._readers.popitem()[1].close()
+            index, reader = self._readers.popitem()
+            self._catalog.idle.give(self._catalog.files[index].path, self._signatures[index], reader)
 
     def _read_at(
         self, location: str, run: Run, columns: Sequence[str]
@@ -160,14 +163,18 @@ class OpenFiles:
             self._readers.move_to_end(index)
             return self._readers[index]
         file = self._catalog.files[index]
-        reader = open_reader(location, file.tree or self._catalog.tree, self._catalog.dtype)
-        try:
-            _check_unchanged(reader, file.uuid, file.entries, file.size)
-            reader = self._catalog.view.of(reader)
-        except MLaaS4HEPError:
-            reader.close()
-            raise
+        signature = signature_of(file.path) if location == file.path else None
+        reader = self._catalog.idle.take(file.path) if location == file.path else None
+        if reader is None:
+            reader = open_reader(location, file.tree or self._catalog.tree, self._catalog.dtype)
+            try:
+                _check_unchanged(reader, file.uuid, file.entries, file.size)
+                reader = self._catalog.view.of(reader)
+            except MLaaS4HEPError:
+                reader.close()
+                raise
         self._readers[index] = reader
+        self._signatures[index] = signature
         if len(self._readers) > self._limit:
             self._readers.popitem(last=False)[1].close()
         return reader

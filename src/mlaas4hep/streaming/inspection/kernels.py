@@ -29,5 +29,5 @@ def count_bins(values: npt.NDArray[np.float64], scale: float, first: int, counts
             number = np.int64(np.floor(value * scale))
             # A negative value so small that the product is 0 is in the last bin below 0.
             if number == 0 and value < 0:
-                number = -1
+                number = np.int64(-1)
             counts[number - first] += 1
