@@ -45,7 +45,7 @@ class WrittenSettings:
         """
         while name and name not in self.places:
             name = name.rpartition(".")[0]
-        return self.places.get(name, "")
+        return self.places[name] if name else ""
 
     def updated(self, other: WrittenSettings) -> WrittenSettings:
         """Return these settings with those of another place in their stead where both have one."""
@@ -157,12 +157,11 @@ class _PlainValues:
             )
         self.seen.add(id(node))
         self.places.setdefault(name, f"{self.path}, line {line}")
-        kind = node.id
-        if kind == "sequence":
-            return [self.of(item, f"{name}.{number}") for number, item in enumerate(node.value)]
-        if kind == "mapping":
-            return self._mapping(node, name)
         tag = node.tag.removeprefix(YAML_TAG)
+        if node.id == "sequence" and tag == "seq":
+            return [self.of(item, f"{name}.{number}") for number, item in enumerate(node.value)]
+        if node.id == "mapping" and tag == "map":
+            return self._mapping(node, name)
         if tag not in PLAIN_TAGS and not (tag == "timestamp" and node.style is None):
             raise SourceError(str(self.path), f"line {line}: '{node.tag}' is not a plain value")
         try:
