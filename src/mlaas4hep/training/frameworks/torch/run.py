@@ -118,6 +118,11 @@ class Run:
                 said = self.ranks.agree(events=0 if given is None else len(given[0]), save=due, stop=bool(self.stop))
                 if not said.with_batch and batch is None:
                     break
+                if not place.batch and said.with_batch < self.ranks.size:
+                    raise TrainingError(
+                        f"only {said.with_batch} of {self.ranks.size} processes have events to learn from; start fewer:"
+                        " a class's clusters are shared, and there must be one for each process"
+                    )
                 self._step(given, self.ranks.size / max(1, said.with_batch), said.events)
                 place.waited, place.seconds = waited, before + time.perf_counter() - begun
                 if said.save or said.stop:
@@ -140,10 +145,6 @@ class Run:
             # One event has no spread to normalise with; it comes in other company in the next epoch.
             if self.ranks.size == 1:
                 return
-            if self._filler is None and batch is None:
-                raise TrainingError(
-                    f"process {self.ranks.rank} of {self.ranks.size} has no events to learn from; start fewer processes"
-                )
             doubled = self._filler or tuple(torch.cat([part, part]) for part in batch or ())
             self.stepper.step(doubled, 0.0)  # type: ignore[arg-type]
         else:
