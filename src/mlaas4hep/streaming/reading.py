@@ -24,7 +24,7 @@ from mlaas4hep.streaming.formats import Column, Reader, open_reader
 from mlaas4hep.streaming.idle_readers import Signature, signature_of
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.opening import size_of
-from mlaas4hep.streaming.timing import EpochReport, StageClock, stage
+from mlaas4hep.streaming.timing import EpochReport, StageClock, count_bytes, stage
 from mlaas4hep.streaming.view import read_events
 
 __all__ = ["MAX_OPEN_FILES", "LoadedRun", "LostRun", "OpenFiles", "loaded_runs", "read_ahead"]
@@ -224,6 +224,7 @@ def read_ahead(
             for run in _announced(runs, lambda following: files.prefetch(following, columns)):
                 with clock, stage("fetch"):
                     loaded = files.load(run, columns)
+                    count_bytes("read", 0 if isinstance(loaded, LostRun) else loaded.nbytes)
                 queue.put(loaded, 0 if isinstance(loaded, LostRun) else loaded.nbytes)
             queue.finish()
         except QueueClosedError:

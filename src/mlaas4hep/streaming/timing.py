@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 __all__ = ["STAGES", "EpochReport", "StageClock", "count_bytes", "stage"]
 
 STAGES = {
-    "fetch": "reading from disk or network",
+    "fetch": "reading from disk or network, and decoding",
     "decompress": "decompressing",
     "select": "evaluating cuts and new columns",
     "encode": "folds, classes, weights, encoding",
@@ -36,9 +36,9 @@ class StageClock:
     ...     with stage("fetch"):
     ...         count_bytes("fetched", 1000)
     ...         with stage("decompress"):
-    ...             count_bytes("decompressed", 3000)
+    ...             pass
     >>> sorted(clock.seconds), dict(clock.bytes)
-    (['decompress', 'fetch'], {'fetched': 1000, 'decompressed': 3000})
+    (['decompress', 'fetch'], {'fetched': 1000})
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ def stage(name: str) -> Iterator[None]:
 
 
 def count_bytes(what: str, number: int) -> None:
-    """Count bytes ``"fetched"`` or ``"decompressed"`` for the thread's clock, if it has one."""
+    """Count bytes for the thread's clock, if it has one: ``"fetched"`` from a ROOT file, ``"read"`` from any, which is uncompressed."""
     clock: StageClock | None = getattr(_of_thread, "clock", None)
     if clock is not None:
         clock.bytes[what] += number
@@ -105,7 +105,7 @@ class EpochReport:
     seconds : dict of str to float
         Stage → seconds, summed over threads and processes, so that together they can be more than ``wall``.
     bytes : dict of str to int
-        ``fetched`` and ``decompressed``.
+        ``fetched`` (as the file holds them; ROOT only), ``read`` (as values), ``from_cache``.
     events : int
         Delivered events.
     wall : float

@@ -21,7 +21,7 @@ from mlaas4hep.streaming.prepared import EventRules
 from mlaas4hep.streaming.reading import LostRun, OpenFiles
 from mlaas4hep.streaming.shared_memory import ArrayShape, SharedBlock, layout_bytes
 from mlaas4hep.streaming.stream_settings import StreamSettings
-from mlaas4hep.streaming.timing import StageClock, stage
+from mlaas4hep.streaming.timing import StageClock, count_bytes, stage
 
 __all__ = ["Job", "Outcome", "block_bytes", "open_outcome", "work"]
 
@@ -128,6 +128,7 @@ def _do(job: Job, block: SharedBlock, files: OpenFiles, rules: EventRules, setti
         with clock:
             with stage("fetch"):
                 loaded = files.load(job.run, rules.columns)
+                count_bytes("read", 0 if isinstance(loaded, LostRun) else loaded.nbytes)
             if isinstance(loaded, LostRun):
                 return Outcome(job.number, clock, loss=loaded.loss)
             with stage("encode"):

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from mlaas4hep.streaming.timing import stage
+
 __all__ = ["decompress"]
 
 BLOCK_HEADER = 9
@@ -65,12 +67,13 @@ def decompress(raw: memoryview, size: int) -> npt.NDArray[np.uint8]:
     data = np.empty(size, np.uint8)
     into = data.data
     filled = 0
-    for method, begin, packed, plain in blocks:
-        try:
-            _decompress_block(method, raw[begin : begin + packed], into[filled : filled + plain])
-        except (zlib.error, lzma.LZMAError, cramjam.DecompressionError) as error:
-            raise ValueError(f"a compressed block is damaged: {error}") from error
-        filled += plain
+    with stage("decompress"):
+        for method, begin, packed, plain in blocks:
+            try:
+                _decompress_block(method, raw[begin : begin + packed], into[filled : filled + plain])
+            except (zlib.error, lzma.LZMAError, cramjam.DecompressionError) as error:
+                raise ValueError(f"a compressed block is damaged: {error}") from error
+            filled += plain
     return data
 
 

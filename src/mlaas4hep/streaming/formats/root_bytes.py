@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from mlaas4hep.streaming.timing import count_bytes
+
 __all__ = ["LocalBytes", "Place", "RootBytes", "check_within"]
 
 Place = tuple[int, int]
@@ -68,6 +70,7 @@ class LocalBytes:
                 end = max(end, seek + size)
                 following += 1
             piece = self._piece(begin, end)
+            count_bytes("fetched", end - begin)
             for seek, size in ordered[position:following]:
                 fetched[seek, size] = piece[seek - begin : seek - begin + size]
             position = following

@@ -17,6 +17,7 @@ from typing import Any
 from mlaas4hep.errors import MissingExtraError
 from mlaas4hep.streaming.credentials import client_options
 from mlaas4hep.streaming.formats.root_bytes import Place, check_within
+from mlaas4hep.streaming.timing import count_bytes
 
 __all__ = ["RemoteBytes", "drop_handle", "open_remote", "remote_options"]
 
@@ -74,6 +75,7 @@ class RemoteBytes:
         """Return the bytes at some places; waits for them."""
         ordered = tuple(sorted(places))
         chunks = self._pending.pop(ordered, None) or self._ask(ordered)
+        count_bytes("fetched", sum(size for _, size in ordered))
         return {place: memoryview(chunk.raw_data) for place, chunk in zip(ordered, chunks, strict=True)}
 
     def _ask(self, places: Sequence[Place]) -> list[Any]:
