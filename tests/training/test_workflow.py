@@ -75,7 +75,7 @@ def test_the_bundle_tells_where_it_comes_from(trained, class_files):
         manifest, metrics = bundle.manifest, json.loads((bundle.folder / "metrics.json").read_text())
         assert bundle.labels == ("VBF", "ggH")
         assert "train" in bundle.specs
-        assert {"roc.png", "scores.png"} <= set(manifest.sha256)
+        assert {"roc.png", "scores.png", "report.html"} <= set(manifest.sha256)
     uuids = [str(uproot.open(file).file.uuid) for file in class_files]
     assert [file["name"] for file in manifest.data["files"]] == ["background.root", "signal.root"]
     assert [file["uuid"] for file in manifest.data["files"]] == uuids
@@ -88,7 +88,8 @@ def test_the_bundle_tells_where_it_comes_from(trained, class_files):
 
 def test_plots_and_checkpoints_lie_where_they_were_asked_for(trained, tmp_path):
     _, result = trained
-    assert [path.name for path in result.save_plots(tmp_path / "plots")] == ["roc.png", "scores.png"]
+    names = {path.name for path in result.save_plots(tmp_path / "plots")}
+    assert {"roc.png", "scores.png", "rejection.png", "calibration.png", "history.png", "importance.png"} <= names
     assert (tmp_path / "plots" / "roc.png").read_bytes().startswith(b"\x89PNG")
     names = {path.name for path in (result.bundle.parent / "checkpoints").iterdir()}
     assert names == {"best.ckpt", "last.ckpt", "model.pt"}

@@ -32,6 +32,8 @@ class Canvas:
         Of plots.
     heights : sequence of float, optional
         Of the rows, relative to each other.
+    fitted : bool
+        Whether margins are fitted to what is drawn, which costs as much as the drawing; else they are fixed, for one of many small plots.
 
     Examples
     --------
@@ -49,8 +51,11 @@ class Canvas:
         rows: int = 1,
         columns: int = 1,
         heights: Sequence[float] | None = None,
+        *,
+        fitted: bool = True,
     ) -> None:
         self._size, self._rows, self._columns, self._heights = (width, height), rows, columns, heights
+        self._fitted = fitted
 
     def __enter__(self) -> tuple[Figure, list[Axes]]:
         import matplotlib as mpl
@@ -62,7 +67,9 @@ class Canvas:
         changes = {"font.size": 15, "lines.linewidth": 2, "font.family": ["TeX Gyre Heros", "DejaVu Sans"]}
         self._style = mpl.rc_context({**mplhep.style.CMS, **changes})  # type: ignore[dict-item]
         self._style.__enter__()
-        figure = Figure(figsize=self._size, dpi=100, layout="constrained")
+        figure = Figure(figsize=self._size, dpi=100, layout="constrained" if self._fitted else None)
+        if not self._fitted:
+            figure.subplots_adjust(left=0.17, right=0.96, bottom=0.16, top=0.94)
         FigureCanvasAgg(figure)
         return figure, figure.subplots(
             self._rows, self._columns, squeeze=False, height_ratios=self._heights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from mlaas4hep.training.performance import Performance
 from mlaas4hep.training.performance import judge as judge_classifier
 from mlaas4hep.training.plots import draw_roc, draw_scores
 from mlaas4hep.training.regression import RegressionEvaluation, evaluate_values
+from mlaas4hep.training.report import make_report
 from mlaas4hep.training.sample import Sample, predict_events
 
 if TYPE_CHECKING:
-    from mlaas4hep.training.frameworks.base import Trainer
+    from mlaas4hep.training.frameworks.base import History, Trainer
     from mlaas4hep.training.reading import Reading
 
 __all__ = ["RECONSTRUCTION_ERROR", "Verdict", "judge"]
@@ -39,12 +40,18 @@ class Verdict:
         All numbers as plain values; None where there is no test part.
     plots : mapping of str to bytes
         File name → PNG.
+    files : mapping of str to bytes
+        File name → content of what else a bundle gets: the page with all numbers and plots.
+    importance : sequence
+        Of the branches, as it stands in ``metrics.json``; empty where it was not asked for.
     """
 
     performance: Performance | None = None
     regression: RegressionEvaluation | None = None
     numbers: Mapping[str, Any] | None = None
     plots: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    importance: Sequence[Mapping[str, Any]] = ()
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -52,7 +59,9 @@ class Verdict:
         return None if self.performance is None else self.performance.evaluation
 
 
-def judge(reading: Reading, trainer: Trainer, events: Mapping[str, int]) -> Verdict:
+def judge(
+    reading: Reading, trainer: Trainer, events: Mapping[str, int], history: History | None = None, title: str = ""
+) -> Verdict:
     """Predict the test part and judge it.
 
     Parameters
@@ -63,6 +72,10 @@ def judge(reading: Reading, trainer: Trainer, events: Mapping[str, int]) -> Verd
         The trained model.
     events : mapping of str to int
         Number of events of each fold.
+    history : History, optional
+        The epochs.
+    title : str
+        Of the report, which is made where there is a title; without one two plots are.
     """
     if not events["test"]:
         return Verdict()
@@ -70,7 +83,19 @@ def judge(reading: Reading, trainer: Trainer, events: Mapping[str, int]) -> Verd
         return _of_values(reading, trainer)
     if not reading.dataset.classes:
         return _of_reconstruction(reading, trainer)
+    if title:
+        return _reported(reading, trainer, history, title)
     return _of_classes(reading, trainer)
+
+
+def _reported(reading: Reading, trainer: Trainer, history: History | None, title: str) -> Verdict:
+    report = make_report(reading.dataset, trainer.predict, history, title=title, facts={"Framework": trainer.framework})
+    if report is None:
+        return Verdict()
+    plots = {name: content for name, content in report.files.items() if name.endswith(".png")}
+    files = {name: content for name, content in report.files.items() if name not in plots}
+    numbers = report.performance.to_dict()
+    return Verdict(report.performance, None, numbers, plots, files, report.metrics["importance"])
 
 
 def _of_classes(reading: Reading, trainer: Trainer) -> Verdict:
@@ -89,7 +114,7 @@ def _of_classes(reading: Reading, trainer: Trainer) -> Verdict:
     )
     plots = {"roc.png": draw_roc(*_plain(test), dataset.classes, performance.evaluation)}
     if train is not None:
-        plots["scores.png"] = draw_scores(_plain(test), _plain(train), dataset.classes)
+        plots["scores.png"] = draw_scores(_plain(test), _plain(train), dataset.classes, performance.agreement)
     return Verdict(performance, numbers=performance.to_dict(), plots=plots)
 
 

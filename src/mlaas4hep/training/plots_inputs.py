@@ -74,7 +74,7 @@ def draw_input(branch: str, encoding: Encoding, events: RawEvents, classes: Sequ
     values = events.raw[:, list(encoding.places(branch))]
     present = np.isfinite(values)
     edges = input_edges(values[present])
-    with Canvas(4.6, 3.9) as (figure, (axes,)):
+    with Canvas(4.6, 3.9, fitted=False) as (figure, (axes,)):
         for index, name in enumerate(classes or ("",)):
             of_class = events.y == index if classes else np.ones(len(events.y), bool)
             some = present & of_class[:, None]
@@ -103,6 +103,7 @@ def draw_input(branch: str, encoding: Encoding, events: RawEvents, classes: Sequ
         axes.ticklabel_format(useOffset=False, style="sci", scilimits=(-3, 5))
         for offset in (axes.xaxis.get_offset_text(), axes.yaxis.get_offset_text()):
             offset.set_fontsize(10)
+        axes.minorticks_off()
         axes.set_xlim(edges[0], edges[-1])
         axes.set_ylim(bottom=0, top=1.35 * axes.get_ylim()[1])
         if axes.get_legend_handles_labels()[0]:

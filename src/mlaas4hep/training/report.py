@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlaas4hep.streaming.encoding import Encoding
 from mlaas4hep.training.canvas import spoken
-from mlaas4hep.training.importance import Importance, RawEvents, permutation_importance, raw_events
+from mlaas4hep.training.importance import MOST_ROWS, Importance, RawEvents, permutation_importance, raw_events
 from mlaas4hep.training.performance import Performance, judge
 from mlaas4hep.training.plots import draw_roc, draw_scores
 from mlaas4hep.training.plots_inputs import draw_importance, draw_input
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "make_report", "report_of", "write_report"]
 
 TRAINING_EVENTS = 50_000
+FEWEST_LEARNED = 100_000
 DRAWN_INPUTS = 24
 """Branches whose distributions are drawn, the most important first: a page of 900 pictures would help nobody."""
 
@@ -123,7 +124,8 @@ def make_report(
     background_uncertainty : float
         Systematic uncertainty of the background as a share of it, for the significance.
     importance : bool
-        Whether the importance of the branches is found; it costs up to 4 million predictions.
+        Whether the importance of the branches is found. It predicts at most as many events as the training learned from, so that it takes a part
+        of the training's time, and at most 4 million.
     seed : int
         What bootstrap and exchange follow from.
 
@@ -147,12 +149,14 @@ def make_report(
         background_uncertainty=background_uncertainty,
         seed=seed,
     )
+    counts = {fold: len(sample) for fold, sample in (("test", test), ("validation", validation)) if sample is not None}
+    counts["train"] = sum(dataset.class_counts("train").values())
     events = raw_events(dataset, "test")
     found: tuple[Importance, ...] = ()
     if importance and events is not None:
-        found = permutation_importance(predict, dataset.encoding, events, seed=seed)
-    counts = {fold: len(sample) for fold, sample in (("test", test), ("validation", validation)) if sample is not None}
-    counts["train"] = sum(dataset.class_counts("train").values())
+        learned = counts["train"] * (1 if history is None else len(history.epochs))
+        most_rows = min(MOST_ROWS, max(learned, FEWEST_LEARNED))
+        found = permutation_importance(predict, dataset.encoding, events, most_rows=most_rows, seed=seed)
     known = {
         "Classes": ", ".join(dataset.classes),
         "Events": ", ".join(f"{counts[fold]:,} {fold}" for fold in ("train", "validation", "test") if fold in counts),

@@ -185,11 +185,13 @@ def train(
             progress.end()
         if checkpoints is not None and is_first_process():
             trainer.save(folder / getattr(trainer, "file_name", "model.pt"))
-    verdict = judge(reading, trainer, events)
+    title = "" if target is None else f"{check_target(target)}: {source}"  # a bundle holds a report
+    verdict = judge(reading, trainer, events, history, title)
     metrics: dict[str, Any] = {
         "test": verdict.numbers,
         "epochs": [_without_nan(dataclasses.asdict(result)) for result in history.epochs],
         "best_epoch": history.best_epoch,
+        **({"importance": verdict.importance} if verdict.importance else {}),
     }
     manifest = None
     if target is not None:
@@ -213,7 +215,7 @@ def train(
                 "settings": settings or {},
             },
             description=description or _describe(dataset, source),
-            files=verdict.plots,
+            files={**verdict.plots, **verdict.files},
             targets=None if targets is None else (targets.scale, targets.shift),
         )
 
