@@ -20,6 +20,7 @@ from mlaas4hep.training.frameworks.keras.library import keras
 from mlaas4hep.training.frameworks.keras.loop import fit, inputs_of, run, to_numpy
 from mlaas4hep.training.frameworks.keras.objective import KerasObjective, choose_objective
 from mlaas4hep.training.frameworks.prediction import to_prediction
+from mlaas4hep.training.frameworks.torch.export import quiet
 
 __all__ = ["KerasTrainer", "make_trainer"]
 
@@ -125,7 +126,8 @@ class KerasTrainer:
 
     def save(self, path: Path) -> None:
         """Write the model; ``keras.models.load_model(path)`` reads it."""
-        self.model.save(path)
+        with quiet():  # Keras and numpy 2 about each other
+            self.model.save(path)
 
     @cached_property
     def _masks(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 import time
@@ -96,14 +97,20 @@ class XGBoostTrainer:
         refuse_what_is_torchs("XGBoost", settings)
         refuse_negative_weights("XGBoost", train)
         settings.checkpoints.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".events-", dir=settings.checkpoints) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix=".events-", dir=settings.checkpoints) as folder,
+            contextlib.ExitStack() as matrices,
+        ):
             try:
                 pages = EventPages(train, self.task, Path(folder) / TRAIN)
                 matrix = xgboost.ExtMemQuantileDMatrix(pages, max_bin=self.boosting.params.get("max_bin"))
+                # XGBoost removes its files when it lets go of a matrix: after an error that would be later than the folder goes.
+                matrices.callback(matrix.__del__)
                 judged = [(matrix, TRAIN)]
                 if validation is not None:
                     others = EventPages(validation, self.task, Path(folder) / VALIDATION)
                     judged.append((xgboost.ExtMemQuantileDMatrix(others, ref=matrix), VALIDATION))
+                    matrices.callback(judged[-1][0].__del__)
                 rounds = _Rounds(self.boosting, settings, progress, pages.events, judged[-1][1])
                 booster = xgboost.train(
                     {**self.boosting.with_seed(settings.seed), "eval_metric": self._metrics},
@@ -115,7 +122,6 @@ class XGBoostTrainer:
                 )
             except xgboost.core.XGBoostError as error:
                 raise TrainingError(f"XGBoost cannot go on: {_line(error)}") from error
-            del judged, matrix
         kept = rounds.best_round + 1 if validation is not None else booster.num_boosted_rounds()
         self.booster = booster[:kept]
         return rounds.history(with_validation=validation is not None)
