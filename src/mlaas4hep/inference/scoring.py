@@ -26,7 +26,7 @@ from mlaas4hep.streaming.selection import LUMINOSITY_COLUMNS
 
 __all__ = ["ScoredRun", "Scorer"]
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 512
 """Events that are encoded and predicted together: values and activations stay in the processor's cache."""
 
 
