@@ -216,6 +216,9 @@ class Progress(Protocol):
     def waiting(self, share: float) -> None:
         """Take note of the share of the epoch's time so far that was spent waiting for data."""
 
+    def resume(self, epoch: int, events: int) -> None:
+        """Take note that the training goes on in an epoch, counted from 1, of which so many events are done."""
+
     def note(self, line: str) -> None:
         """Take note of something that a person should know."""
 
@@ -236,6 +239,9 @@ class NoProgress:
         """Do nothing."""
 
     def waiting(self, share: float) -> None:
+        """Do nothing."""
+
+    def resume(self, epoch: int, events: int) -> None:
         """Do nothing."""
 
     def note(self, line: str) -> None:

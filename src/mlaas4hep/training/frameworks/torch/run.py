@@ -327,6 +327,7 @@ class Run:
         self.place = _Place(**own["place"])
         load_random_state(own["random"])
         self.progress.note(f"goes on after {self.place}")
+        self.progress.resume(self.place.epoch + 1, self.place.events)
         return True
 
     def _leave(self) -> None:
