@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="write a commented example to CONFIG (to the terminal where there is none), for a built-in model",
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint of this training, where there is one"
+    )
     parser.add_argument("--dry-run", action="store_true", help="show the resolved settings and the dataset, and stop")
     parser.add_argument(
         "--verbose", type=int, nargs="?", const=1, choices=(0, 1, 2), help="2: show the traceback of an error"
@@ -60,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from mlaas4hep.training.progress import progress_for
 
-    done = train_configured(configuration, dataset, progress_for())
+    done = train_configured(configuration, dataset, progress_for(), resume=arguments.resume)
     print(done.result)
     for path in done.files:
         print(path)

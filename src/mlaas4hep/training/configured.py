@@ -93,7 +93,7 @@ def describe_dataset(dataset: Dataset, say: Say) -> None:
 
 
 def train_configured(
-    configuration: Configuration, dataset: Dataset, progress: Progress | None = None
+    configuration: Configuration, dataset: Dataset, progress: Progress | None = None, *, resume: bool = False
 ) -> ConfiguredTraining:
     """Train as a configuration says, and write all that came of it.
 
@@ -104,6 +104,8 @@ def train_configured(
         From :func:`open_configured`.
     progress : Progress, optional
         Is told how it goes on.
+    resume : bool
+        Whether to go on from the newest checkpoint of the output folder, where there is one.
 
     Raises
     ------
@@ -115,6 +117,8 @@ def train_configured(
     output = configuration.output
     folder = Path(output.folder)
     bundle = folder / f"{output.name}.tar.gz"
+    if resume and not output.checkpoints:
+        raise SettingError("output.checkpoints", "true where a training is to be resumed", output.checkpoints)
     with configuration.explaining():
         _prepare(folder)
         result = train(
@@ -125,6 +129,7 @@ def train_configured(
             out=bundle,
             checkpoints=folder / "checkpoints" if output.checkpoints else None,
             description=output.description,
+            resume=resume,
             settings=configuration.to_dict(public=True),
             progress=progress,
         )
