@@ -56,6 +56,7 @@ bench: $(VENV)/.developed  ## measure speed, as ratios in one run; results in be
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/nanoaod.py
 	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/slow_reference.py
 
 bench-peers: $(VENV)/.developed  ## measure other loaders beside ours, in environments of their own (2 GB)

@@ -1,7 +1,7 @@
 """The training loop: a module learns from a stream, on the device there is, alone or with other processes.
 
-It is a plain loop of torch rather than Lightning's: with small networks Lightning doubled the time of a step, and its checkpoints hold neither
-random numbers nor the position in a stream.
+It is a plain loop of torch rather than Lightning's Trainer, whose checkpoints hold neither random numbers nor the position in a stream, and which
+needs a third more time for an epoch of a small network (``benchmarks/training.py``).
 """
 
 from __future__ import annotations
