@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mlaas4hep.bundle.preprocessing import PREPROCESSING_FILE
 from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.errors import BranchNotFoundError, BranchTypeError, BundleError, SettingError
 from mlaas4hep.streaming.dataset import Dataset
@@ -17,13 +18,10 @@ from mlaas4hep.streaming.preprocessing import Preprocessing
 from mlaas4hep.streaming.selection import EventSelection
 from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR
 
-__all__ = ["PREPROCESSING_FILE", "SELECTED", "open_for_bundle"]
+__all__ = ["SELECTED", "open_for_bundle"]
 
 SELECTED = "selected_by_the_bundle"
 """Column that holds whether an event passes the cut of the training, in a dataset of :func:`open_for_bundle`."""
-
-PREPROCESSING_FILE = "preprocessing.py"
-"""Name under which a bundle keeps the user's preprocessing."""
 
 
 def open_for_bundle(

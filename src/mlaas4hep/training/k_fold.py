@@ -21,6 +21,7 @@ from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph
 from mlaas4hep.bundle.k_fold import KFold
 from mlaas4hep.bundle.k_fold_graph import common_encoding, common_graph, common_places, mean_graph
 from mlaas4hep.bundle.manifest import Manifest
+from mlaas4hep.bundle.preprocessing import preprocessing_copy
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.bundle.writer import TOLERANCE, BundleContent, check_target, json_bytes, write_bundle
 from mlaas4hep.errors import BundleError, LabelError
@@ -257,7 +258,7 @@ def _write(
         data=_provenance(first),
         training={"folds": len(parts), "validation": first.split.validation},
         description=description or f"classes {', '.join(first.classes)}, mean of {len(parts)} folds",
-        files=files,
+        files={**files, **preprocessing_copy(first.catalog.view.preprocessing)},
         k_fold=k_fold,
     )
     return write_bundle(target, content, held_out, mean)

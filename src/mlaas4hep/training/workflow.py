@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.bundle.manifest import Manifest
+from mlaas4hep.bundle.preprocessing import preprocessing_copy
 from mlaas4hep.bundle.writer import BundleContent, check_target, write_bundle
 from mlaas4hep.errors import ModelFileError, SettingError
 from mlaas4hep.settings import read_settings
@@ -215,7 +216,7 @@ def train(
                 "settings": settings or {},
             },
             description=description or _describe(dataset, source),
-            files={**verdict.plots, **verdict.files},
+            files={**verdict.plots, **verdict.files, **preprocessing_copy(dataset.catalog.view.preprocessing)},
             targets=None if targets is None else (targets.scale, targets.shift),
         )
 
