@@ -156,7 +156,7 @@ def test_an_optimiser_may_be_a_class_a_function_or_an_instance(tmp_path, form):
         ((nn.Linear(5, 1), None, "adam"), "the optimiser is str"),
         ((nn.Linear(5, 1), None, lambda parameters: None), "the optimiser is NoneType"),
         ((nn.Linear(5, 1), None, torch.optim.SGD(nn.Linear(5, 1).parameters())), "none of the module's parameters"),
-        ((nn.Linear(5, 1), None, None, None), "it must return a torch.nn.Module"),
+        ((nn.Linear(5, 1), None, None, None, None), "it must return a torch.nn.Module"),
         (nn.Flatten(), r"for 2 classes it must be|no parameters"),
         (Layers(lambda z: z * 2 if z.sum() > 0 else z), "cannot be exported"),
         (Layers(lambda z: z.repeat(1, 1).view(3, 1)), "cannot be exported"),
@@ -207,3 +207,77 @@ def test_saved_weights_are_read_back_without_unpickling(tmp_path):
     other = nn.Linear(5, 1)
     other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
     assert torch.equal(other.weight, module.weight)
+
+
+@pytest.mark.parametrize("form", ["instance", "function", "mapping"])
+def test_a_scheduler_lowers_the_learning_rate(tmp_path, form):
+    module = nn.Linear(5, 1)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
+    halving = torch.optim.lr_scheduler.ExponentialLR
+    scheduler = {
+        "instance": lambda: halving(optimiser, 0.5),
+        "function": lambda: lambda given: halving(given, 0.5),
+        "mapping": lambda: {"scheduler": halving(optimiser, 0.5), "interval": "epoch"},
+    }[form]()
+    trainer = of((module, None, optimiser, scheduler))
+    trainer.check()
+    assert optimiser.param_groups[0]["lr"] == 0.5
+    trainer.fit(ToyBatches(toy_events(100), seed=1), None, FitSettings(3, 1, 0, tmp_path), NoProgress())
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.5**4)
+
+
+def lightning_module(configured, loss=True, step=False):
+    import lightning.pytorch as lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(5, 1)
+            if loss:
+                self.loss = nn.BCEWithLogitsLoss()
+
+        def forward(self, x):
+            return self.linear(x)
+
+        def configure_optimizers(self):
+            return configured(torch.optim.SGD(self.parameters(), lr=0.5))
+
+    if step:
+        Module.training_step = lambda self, batch, index: None
+    return Module()
+
+
+@pytest.mark.parametrize(
+    "configured",
+    [
+        lambda optimiser: optimiser,
+        lambda optimiser: [optimiser],
+        lambda optimiser: ([optimiser], [torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.5)]),
+        lambda optimiser: {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.5), "interval": "step"},
+        },
+    ],
+    ids=["optimiser", "list", "lists", "mapping"],
+)
+def test_a_lightning_module_brings_its_loss_optimiser_and_scheduler(tmp_path, configured):
+    module = lightning_module(configured)
+    trainer = of(module)
+    trainer.check()
+    before = trainer.predict(*toy_events(500)[:2])
+    history = trainer.fit(ToyBatches(toy_events(500), seed=1), None, FitSettings(3, 1, 0, tmp_path), NoProgress())
+    assert history.epochs[-1].loss < history.epochs[0].loss
+    assert np.abs(trainer.predict(*toy_events(500)[:2]) - before).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (lambda: lightning_module(lambda optimiser: optimiser, loss=False, step=True), "training_step is not called here"),
+        (lambda: lightning_module(lambda optimiser: [optimiser, optimiser]), "2 optimisers; right is one"),
+        (lambda: lightning_module(lambda optimiser: 1 / 0), "configure_optimizers fails: ZeroDivisionError"),
+    ],
+)
+def test_a_lightning_module_that_would_be_trained_otherwise_than_it_says_is_refused(module, said):
+    with pytest.raises(ModelFileError, match=said):
+        of(module()).check()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -11,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from mlaas4hep.bundle.graph import Output
 from mlaas4hep.errors import ModelFileError
 from mlaas4hep.training.frameworks.base import Batches, FitSettings, History, Progress, Task
 from mlaas4hep.training.frameworks.torch.export import last_operation, to_onnx, trace, wants_mask
+from mlaas4hep.training.frameworks.torch.learning_rate import Schedule
+from mlaas4hep.training.frameworks.torch.lightning_module import is_lightning, of_lightning
+from mlaas4hep.training.frameworks.torch.loop import fit
 from mlaas4hep.training.frameworks.torch.objective import Objective, choose_objective
 
 __all__ = ["TorchTrainer", "make_trainer"]
@@ -25,13 +30,14 @@ LEARNING_RATE = 1e-3
 
 
 def make_trainer(returned: object, task: Task, source: str) -> TorchTrainer:
-    """Make a trainer from ``module``, ``(module, loss)`` or ``(module, loss, optimiser)``.
+    """Make a trainer from ``module``, ``(module, loss)``, ``(module, loss, optimiser)`` or ``(module, loss, optimiser, scheduler)``.
 
     Parameters
     ----------
     returned : torch.nn.Module or tuple
         ``loss`` is a function of output and target, or None for the one that fits; ``optimiser`` an instance made of
-        the module's parameters, or a callable that makes one, as the class ``torch.optim.AdamW``.
+        the module's parameters, or a callable that makes one, as the class ``torch.optim.AdamW``; ``scheduler`` of the learning rate an
+        instance, or a callable that makes one of the optimiser. A LightningModule brings all of these itself.
     task : Task
         What is to be learned.
     source : str
@@ -42,10 +48,16 @@ def make_trainer(returned: object, task: Task, source: str) -> TorchTrainer:
     ModelFileError
         If it is none of these.
     """
-    module, loss, optimiser = (*(returned if isinstance(returned, tuple) else (returned,)), None, None)[:3]
-    if not isinstance(module, nn.Module) or (isinstance(returned, tuple) and len(returned) > 3):
-        raise ModelFileError(source, "it must return a torch.nn.Module, (module, loss) or (module, loss, optimiser)")
-    return TorchTrainer(module, loss, optimiser, task, source)
+    parts = returned if isinstance(returned, tuple) else (returned,)
+    if not parts or not isinstance(parts[0], nn.Module) or len(parts) > 4:
+        raise ModelFileError(
+            source,
+            "it must return a torch.nn.Module, (module, loss), (module, loss, optimiser) or (module, loss, optimiser, scheduler)",
+        )
+    if is_lightning(parts[0]):
+        parts = (parts[0], *of_lightning(parts[0], parts[1:], source))
+    module, loss, optimiser, scheduler = (*parts, None, None, None)[:4]
+    return TorchTrainer(module, loss, optimiser, task, source, scheduler)
 
 
 class TorchTrainer:
@@ -63,14 +75,18 @@ class TorchTrainer:
         What is to be learned.
     source : str
         Where the module comes from, for messages.
+    scheduler : LRScheduler, mapping, callable or None
+        Of the learning rate: an instance, one with its ``interval`` as Lightning has it, or a callable that makes one of the optimiser.
     """
 
     framework = "torch"
     file_name = "model.pt"
 
-    def __init__(self, module: nn.Module, loss: object, optimiser: object, task: Task, source: str) -> None:
+    def __init__(
+        self, module: nn.Module, loss: object, optimiser: object, task: Task, source: str, scheduler: object = None
+    ) -> None:
         self.module, self.task, self.source = module.cpu(), task, source
-        self._loss, self._optimiser = loss, optimiser
+        self._loss, self._optimiser, self._scheduler = loss, optimiser, scheduler
 
     @cached_property
     def objective(self) -> Objective:
@@ -83,13 +99,13 @@ class TorchTrainer:
     def check(self) -> None:
         """Find what the output means, make the optimiser, convert to ONNX: all that can fail, before the training."""
         _ = self.objective
-        self._make_optimiser(self.module.parameters())
+        optimiser = self._make_optimiser(self.module.parameters())
+        if self._scheduler is not None:
+            Schedule(self._make_scheduler(copy.deepcopy(optimiser)))  # most change the rate as they are made
         self.to_onnx()
 
     def fit(self, train: Batches, validation: Batches | None, settings: FitSettings, progress: Progress) -> History:
-        """Train with Lightning, on a GPU if there is one."""
-        from mlaas4hep.training.frameworks.torch.loop import fit  # Lightning takes seconds to import
-
+        """Train, on a GPU if there is one."""
         return fit(
             self.module,
             self.objective,
@@ -99,6 +115,7 @@ class TorchTrainer:
             validation=validation,
             settings=settings,
             progress=progress,
+            make_scheduler=None if self._scheduler is None else self._make_scheduler,
         )
 
     def predict(self, x: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
@@ -148,6 +165,15 @@ class TorchTrainer:
         if not held & {id(parameter) for parameter in mine}:
             raise ModelFileError(self.source, "the optimiser holds none of the module's parameters")
         return made
+
+    def _make_scheduler(self, optimiser: torch.optim.Optimizer) -> object:
+        made = self._scheduler
+        if isinstance(made, (Mapping, LRScheduler)) or not callable(made):
+            return made
+        try:
+            return made(optimiser)
+        except Exception as error:  # whatever the user's code raises
+            raise ModelFileError(self.source, f"the scheduler cannot be made: {error}") from error
 
 
 def _kind(value: object) -> str:
