@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mlaas4hep",
         description="Machine Learning as a Service for High Energy Physics: stream ROOT data, train a model on it, serve it.",
-        epilog="Beside it there are the commands workflow.py (train) and tfaas_client.py (ask a server); each has --help.",
+        epilog="Beside it there are the commands reader.py (look at files), workflow.py (train) and tfaas_client.py (ask a server); each has --help.",
     )
     parser.add_argument("--version", action="version", version=f"mlaas4hep {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -71,8 +71,6 @@ def _run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     from mlaas4hep.errors import SettingError
 
-    if options.preproc and (options.info or options.hists):
-        raise SettingError("preproc", "left out with --info and --hists, which show the file as it is", options.preproc)
     if options.nevts < 1 and options.nevts != -1:
         raise SettingError("nevts", "an integer ≥ 1, or -1 for all", options.nevts)
     if options.chunk_size < 1:
@@ -100,7 +98,7 @@ def _open(options: argparse.Namespace, specs: Specs | None = None) -> Dataset:
     if specs is not None and choice["branches"] is None:
         choice["branches"] = [*specs.flat, *specs.jagged]
     identifiers = None if options.identifier == IDENTIFIERS else read_list(options.identifier)
-    return mlaas4hep.open(options.fin, identifiers=identifiers, preproc=options.preproc or None, **choice)
+    return mlaas4hep.open(options.fin, identifiers=identifiers, **choice)
 
 
 def _what_to_read(options: argparse.Namespace) -> dict[str, Any]:
@@ -115,6 +113,7 @@ def _what_to_read(options: argparse.Namespace) -> dict[str, Any]:
         "redirector": options.redirector,
         "on_bad_file": options.on_bad_file,
         "checksums": options.checksums or None,
+        "preproc": options.preproc or None,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mlaas4hep.streaming.identity import IDENTIFIERS
 from mlaas4hep.streaming.inspection.summary import BranchSummary, summarise_branch
 from mlaas4hep.streaming.losses import Loss, LossReport
 from mlaas4hep.streaming.opening import Opener
+from mlaas4hep.streaming.preprocessing import Preprocessing
 from mlaas4hep.streaming.reading import loaded_runs
 from mlaas4hep.streaming.retry import RetryPolicy
 from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES
@@ -156,13 +157,14 @@ def inspect_files(
     on_bad_file: OnBadFile = "fail",
     retry: RetryPolicy | None = None,
     checksums: str | Path | None = None,
+    preproc: str | Path | Preprocessing | None = None,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Inspection:
     """Read files once and summarise every branch that holds numbers; files need not have the same branches.
 
     Parameters
     ----------
-    files, tree, dtype, redirector, on_bad_file, retry, checksums
+    files, tree, dtype, redirector, on_bad_file, retry, checksums, preproc
         As of :func:`mlaas4hep.open`.
     branches : sequence of str, optional
         Names or patterns (``Jet_*``) of the branches; all of them when not given.
@@ -200,7 +202,9 @@ def inspect_files(
     opener = Opener(tree, faults, None if checksums is None else Checksums.read(checksums), dtype)
     losses = LossReport()
     choice = _Choice(branches, exclude)
-    catalogs = _catalogs(find_files(files, redirector), opener, choice, losses)
+    preprocessing = preproc if isinstance(preproc, Preprocessing | None) else Preprocessing.load(preproc)
+    view = View(preprocessing=preprocessing)
+    catalogs = _catalogs(find_files(files, redirector), opener, choice, view, losses)
     choice.check(tree)
 
     entries = [catalog.entries for catalog in catalogs]
@@ -293,16 +297,19 @@ def _matching(pattern: str, names: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
 
 
-def _catalogs(sources: Sequence[SourceFile], opener: Opener, choice: _Choice, losses: LossReport) -> list[Catalog]:
+def _catalogs(
+    sources: Sequence[SourceFile], opener: Opener, choice: _Choice, view: View, losses: LossReport
+) -> list[Catalog]:
     """Return a catalogue for each file that can be opened."""
     catalogs = []
     problem: Exception | None = None
     for source in sources:
         try:
-            with opener.open(source) as reader:
+            with opener.open(source) as opened:
+                reader = view.preprocessed(opened)
                 wanted = choice.of(reader, source.tree or opener.tree)
-                catalog, _, _ = build_catalog([source], opener, Alignment(wanted), View(), reader)
-                catalogs.append(catalog)
+                catalog, _, _ = build_catalog([source], opener, Alignment(wanted), view, reader)
+                catalogs.append(replace(catalog, view=view))
         except BAD_FILE_ERRORS as error:
             problem = problem or error
             losses.add(Loss(source.path, 0, None, opener.faults.lose(source.path, error)))
