@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlaas4hep.atomic import write_atomically
 from mlaas4hep.errors import SettingError, quoted
 from mlaas4hep.training.configuration import Configuration
+from mlaas4hep.training.constant_features import describe_constant_features
 from mlaas4hep.training.models import BUILT_IN
 
 if TYPE_CHECKING:
@@ -86,8 +87,11 @@ def describe_dataset(dataset: Dataset, say: Say) -> None:
         counts = dataset.class_counts(fold)
         of_class = ", ".join(f"{name}: {events:,}" for name, events in counts.items()) if dataset.classes else ""
         say(f"{fold}: {sum(counts.values()):,} events" + (f" ({of_class})" if of_class else ""))
-    for separation in dataset.separating_features():
-        say(f"warning: {separation}")
+    for warning in (
+        *describe_constant_features(dataset),
+        *(f"warning: {one}" for one in dataset.separating_features()),
+    ):
+        say(warning)
     if len(dataset.losses):
         say(str(dataset.losses))
 
