@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import awkward as ak
@@ -380,3 +382,89 @@ def test_an_error_about_a_name_with_a_line_break_is_one_line(bundle, tmp_path):
     assert result.returncode == 2
     assert "no such file.root" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+PREDICT_SLOWLY = """
+import sys, time
+from mlaas4hep.inference import predictor, score_files
+plain = score_files.ScoreFile.complete
+def slow(self, about):
+    time.sleep(0.15)
+    plain(self, about)
+score_files.ScoreFile.complete = slow
+print("ready", flush=True)
+predictor.predict_files(sys.argv[1], sys.argv[3:], out_dir=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_a_prediction_that_was_ended_goes_on_with_the_file_that_it_was_at(bundle, tmp_path, how):
+    names = []
+    for number in range(12):
+        path = write_tree_file(tmp_path / f"f{number:02}.root", make_events(100, seed=number))
+        names.append(str(path))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", PREDICT_SLOWLY, str(bundle), str(out), *names]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(list(out.glob("f*.root"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, how))
+    process.communicate()
+    done = {path.name: path.stat().st_mtime_ns for path in out.glob("f*.root")}
+    assert 3 <= len(done) < 12
+    leftovers = [path for path in out.iterdir() if path.name not in done]
+    assert len(leftovers) == (1 if how == "SIGKILL" else 0)
+    summary = predict_files(bundle, names, out_dir=out, resume=True)
+    assert {path.name for path in summary.done_before} == done.keys()
+    assert {path.name: path.stat().st_mtime_ns for path in summary.done_before} == done
+    predict_files(bundle, names, out_dir=tmp_path / "unbroken")
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        path.name for path in (tmp_path / "unbroken").iterdir()
+    )
+    for path in out.iterdir():
+        one, other = rows_of(path), rows_of(tmp_path / "unbroken" / path.name)
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_resuming_makes_again_what_is_of_another_bundle_or_other_settings_or_input(inputs, bundle, cutting, tmp_path):
+    source = tmp_path / "source.root"
+    source.write_bytes(Path(inputs[2]).read_bytes())
+
+    def again(model, **settings):
+        return len(predict_files(model, source, out_dir=tmp_path / "out", resume=True, **settings).outputs)
+
+    assert again(bundle) == 1
+    assert again(bundle) == 0
+    assert again(cutting) == 1
+    assert again(cutting, selection=False) == 1
+    assert again(cutting, selection=False, branches=["trigger"]) == 1
+    assert again(cutting, selection=False, branches=["trigger"]) == 0
+    write_tree_file(source, make_events(700, seed=77))
+    assert again(cutting, selection=False, branches=["trigger"]) == 1
+    written = tmp_path / "out" / "source.scores.root"
+    written.write_bytes(written.read_bytes()[:-100])
+    assert again(cutting, selection=False, branches=["trigger"]) == 1
+
+
+def test_memory_does_not_grow_with_the_number_of_events(bundle, tmp_path):
+    """Twenty times as many events in as many more files: the peak of a process stays where it is."""
+    columns = make_events(20_000, seed=1)
+    names = [
+        str(write_tree_file(tmp_path / f"m{number:02}.root", columns, clusters=range(2000, 20_000, 2000)))
+        for number in range(20)
+    ]
+    program = (
+        "import sys, resource\n"
+        "from mlaas4hep.inference.predictor import predict_files\n"
+        "predict_files(sys.argv[1], sys.argv[3:], sys.argv[2])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peaks = []
+    for files in (names[:1], names):
+        command = [sys.executable, "-c", program, str(bundle), str(tmp_path / "s.root"), *files]
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        peaks.append(int(result.stdout) / 1024)
+    # All columns of all files would be 25 MB, vectors and scores of all events 20 MB more.
+    assert peaks[1] - peaks[0] < 30, peaks
