@@ -52,7 +52,7 @@ def test_the_loader_with_a_hand_written_loop_learns_to_tell_the_classes_apart(fo
         assert 0.83 < float(value(client, cells, "auc")) < 0.92  # above 0.93 an identifier has leaked
         losses = [float(loss) for loss in value(client, cells, "*losses").split()]
         assert losses[2] < losses[1] < losses[0]
-        assert int(value(client, cells, "int(events)")) == int(value(client, cells, "specs.train.events"))
+        assert int(value(client, cells, "int(events)")) == int(value(client, cells, "dataset.specs.train.events"))
 
 
 def test_notebooks_are_stored_without_outputs() -> None:

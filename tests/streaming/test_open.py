@@ -100,7 +100,9 @@ def test_specs_and_vector_are_of_the_events_and_objects_that_are_taken(files: li
 
 def test_a_selection_is_the_same_for_another_format(files: list[str], tmp_path: Path) -> None:
     table = {name: uproot.open(files[0])["Events"][name].array() for name in ("MET_pt", "nJet", "Jet_pt")}
-    pyarrow.parquet.write_table(ak.to_arrow_table(ak.Array(table), extensionarray=False), tmp_path / "one.parquet", row_group_size=100)
+    pyarrow.parquet.write_table(
+        ak.to_arrow_table(ak.Array(table), extensionarray=False), tmp_path / "one.parquet", row_group_size=100
+    )
     settings = {"selection": "any(Jet_pt > 50)", "new_columns": {"HT": "sum(Jet_pt)"}, "branches": ["MET_pt", "HT"]}
     root, parquet = (
         np.concatenate([block for block, _, _ in mlaas4hep.open(path, **settings).raw_blocks()])
@@ -228,3 +230,48 @@ def test_labels_and_selections_that_contradict_each_other_are_noticed(files: lis
         mlaas4hep.open(files, labels="nJet >= 3", selection="nJet >= 3")
     with pytest.raises(SettingError, match="setting 'object_cuts' must be part of the EventSelection"):
         mlaas4hep.open(files, selection=EventSelection("nJet > 1"), object_cuts={"Jet": "pt > 1"})
+
+
+def test_names_may_come_from_a_text_or_a_file(files: list[str], tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("# features\nMET_pt\nJet_*\n")
+    assert (
+        mlaas4hep.open(files, branches=str(names)).features == mlaas4hep.open(files, branches="MET_pt, Jet_*").features
+    )
+    assert "MET_pt" not in mlaas4hep.open(files, exclude="MET_*").features
+
+
+def test_branches_without_numbers_are_named_in_one_line(files: list[str], tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    pyarrow.parquet.write_table(pa.table({"x": [1.0, 2.0], "note": ["a", "b"]}), tmp_path / "f.parquet")
+    assert mlaas4hep.open(tmp_path / "f.parquet").notes == ("1 branch is left out: 'note' holds string, not numbers",)
+    assert mlaas4hep.open(files).notes == ()
+
+
+def test_specs_are_kept_beside_the_files_and_reused_while_they_fit(files: list[str], tmp_path: Path) -> None:
+    copies = [tmp_path / Path(file).name for file in files]
+    for copy, file in zip(copies, files, strict=True):
+        copy.write_bytes(Path(file).read_bytes())
+    first = mlaas4hep.open(copies, specs="beside")
+    assert not list(tmp_path.glob("*.json"))
+    expected = first.specs.to_dict()
+    (kept,) = tmp_path.glob("mlaas4hep-specs-*.json")
+    again = mlaas4hep.open(copies, specs="beside")
+    copies[1].write_bytes(b"")  # nothing is read of it
+    assert again.specs.to_dict()["minv"] == expected["minv"]
+    copies[1].write_bytes(Path(files[1]).read_bytes())
+    mlaas4hep.open(copies, specs="beside", selection="MET_pt > 20").compute_specs()
+    assert len(list(tmp_path.glob("mlaas4hep-specs-*.json"))) == 2
+    kept.write_text("{")
+    assert mlaas4hep.open(copies, specs="beside").specs.to_dict()["minv"] == expected["minv"]
+    with pytest.raises(SettingError, match="the name of a file where the first input file is not local"):
+        mlaas4hep.open(copies).__class__.with_specs_beside(_remote(mlaas4hep.open(copies)))
+
+
+def _remote(dataset: mlaas4hep.Dataset) -> mlaas4hep.Dataset:
+    from dataclasses import replace
+
+    first = replace(dataset.catalog.files[0], path="root://host//f.root")
+    dataset.catalog = replace(dataset.catalog, files=(first, *dataset.catalog.files[1:]))
+    return dataset

@@ -159,7 +159,11 @@ class Catalog:
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return what identifies the files, as plain values for JSON."""
-        return [{"path": file.path, "uuid": file.uuid, "entries": file.entries} for file in self.files]
+        return [
+            {"path": file.path, "uuid": file.uuid, "entries": file.entries}
+            | ({"size": file.size} if file.size >= 0 else {})
+            for file in self.files
+        ]
 
 
 def build_catalog(

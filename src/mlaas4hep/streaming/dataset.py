@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,8 +37,6 @@ from mlaas4hep.streaming.weighting import Weighting
 from mlaas4hep.streaming.weights import Weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pyarrow
 
     from mlaas4hep.streaming.export import Layout as TableLayout
@@ -96,6 +98,7 @@ class Dataset:
         self.weighting = weighting or Weighting()
         self.notes = tuple(notes)
         self._specs = specs
+        self._specs_file: Path | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -182,7 +185,12 @@ class Dataset:
             If a file cannot be read.
         """
         if self._specs is None:
+            before = len(self.losses)
             self._specs = scan_specs(self.catalog, self.features, self.identity, self.describe(), progress, self.losses)
+            if self._specs_file is not None and len(self.losses) == before:
+                # Statistics are no worse for not being kept: the folder may not be ours to write to.
+                with suppress(OSError):
+                    self._specs.write(self._specs_file)
         return self._specs
 
     def describe(self) -> dict[str, Any]:
@@ -210,6 +218,25 @@ class Dataset:
         dataset = copy(self)
         dataset._specs = specs
         dataset.__dict__.pop("encoding", None)
+        return dataset
+
+    def with_specs_beside(self) -> Dataset:
+        """Return the same dataset with statistics that are kept in the folder of the first file, and made when they are not there.
+
+        Raises
+        ------
+        SettingError
+            If that file is not local.
+        """
+        folder = Path(self.files[0]).parent
+        if "://" in self.files[0] or not folder.is_dir():
+            raise SettingError("specs", "the name of a file where the first input file is not local", "beside")
+        digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
+        dataset = copy(self)
+        dataset._specs_file = folder / f"mlaas4hep-specs-{digest}.json"
+        # What cannot be read is made anew.
+        with suppress(SourceError, SettingError):
+            dataset = dataset.with_specs(Specs.read(dataset._specs_file))
         return dataset
 
     def separating_features(self, threshold: float = THRESHOLD, max_events: int = 200_000) -> list[Separation]:

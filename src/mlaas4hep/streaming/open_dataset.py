@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from mlaas4hep.streaming.preprocessing import Preprocessing
 from mlaas4hep.streaming.retry import RetryPolicy
 from mlaas4hep.streaming.scan import label_values
 from mlaas4hep.streaming.selection import EventSelection
-from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files
+from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files, read_list
 from mlaas4hep.streaming.specs import Specs
 from mlaas4hep.streaming.splitting import Split
 from mlaas4hep.streaming.targets import Targets
@@ -38,6 +39,9 @@ from mlaas4hep.streaming.view import View
 from mlaas4hep.streaming.weighting import Weighting
 
 __all__ = ["open_dataset"]
+
+MOST_SHOWN = 5
+"""Branches that a note names; ``excluded`` names all."""
 
 TYPED_BY_VALUES = ("csv", "json")
 """Formats in which the type of a column follows from its values, so that two files may differ in it."""
@@ -49,8 +53,8 @@ def open_dataset(
     *,
     tree: str = "Events",
     dtype: str | None = None,
-    branches: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
+    branches: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] = (),
     identifiers: Sequence[str] | None = None,
     generator_level: GeneratorLevel = "keep",
     split: Split | None = None,
@@ -88,10 +92,11 @@ def open_dataset(
         Name of the TTree or RNTuple.
     dtype : str, optional
         Format of the files whatever their extensions: ``root``, ``parquet``, ``arrow``, ``csv``, ``json``, ``avro`` or ``hdf5``.
-    branches : sequence of str, optional
-        Names or patterns (``Jet_*``) of the features, new columns included; all branches of numbers and all new columns when not given.
-    exclude : sequence of str
-        Names or patterns of branches that are no features.
+    branches : str or sequence of str, optional
+        Names or patterns (``Jet_*``) of the features, a comma-separated text of them, or a text file with one a line. All branches of numbers and all
+        new columns when not given.
+    exclude : str or sequence of str
+        The same for branches that are no features.
     identifiers : sequence of str, optional
         Branches that identify an event. When not given: ``run``, ``luminosityBlock`` and ``event`` where the files have all three, else file and
         entry.
@@ -121,7 +126,8 @@ def open_dataset(
     missing_branch : {"error", "fill", "intersect"}
         What is done about a branch that some files lack: raise an error, take its values there as absent, or do without the branch.
     specs : Specs, str or Path, optional
-        Statistics that are known already, or the file that holds them; they must be of these files.
+        Statistics that are known already, or the file that holds them; they must be of these files. ``"beside"`` keeps them in the folder of the
+        first file, under a name that follows from files and settings, and takes them from there the next time.
     redirector : str or sequence of str
         What is put before a ``/store/…`` name that is no local file; several are tried in order.
     on_bad_file : {"fail", "skip", "quarantine"}
@@ -167,6 +173,8 @@ def open_dataset(
     """
     if isinstance(max_events, bool) or not isinstance(max_events, int) or (max_events < 1 and max_events != -1):
         raise SettingError("max_events", "an integer ≥ 1, or -1 for all", max_events)
+    branches = read_list(branches) if isinstance(branches, str) else branches
+    exclude = read_list(exclude) if isinstance(exclude, str) else exclude
     sources = find_files(files, redirector)
     by_file, label_column = parse_labels(labels)
     known_labels = Labels() if by_file is None else Labels.of_files(by_file, [source.path for source in sources])
@@ -258,7 +266,7 @@ def open_dataset(
         found = Labels()
     if left_out:
         weighting = weighting_of_some_files(weighting, [source.path for source in sources], places)
-    notes = [*settled.lines(), *(preprocessing.notes if preprocessing is not None else ())]
+    notes = [*_no_numbers(seen.skipped), *settled.lines(), *(preprocessing.notes if preprocessing is not None else ())]
     dataset = Dataset(
         catalog, roles, found, split or Split(), None, losses, vector=vector, weighting=weighting, notes=notes
     )
@@ -266,6 +274,8 @@ def open_dataset(
         return dataset
     if isinstance(specs, Specs):
         return dataset.with_specs(specs)
+    if specs == "beside":
+        return dataset.with_specs_beside()
     try:
         return dataset.with_specs(Specs.read(specs))
     except SettingError as error:
@@ -316,6 +326,16 @@ def _first_usable(
             return sources[place:], reader
     assert problem is not None  # there is at least one file  # noqa: S101
     raise problem
+
+
+def _no_numbers(skipped: Mapping[str, str]) -> list[str]:
+    """Return the line that says which branches are left out because they hold no numbers."""
+    if not skipped:
+        return []
+    shown = [f"'{name}' {why}" for name, why in islice(skipped.items(), MOST_SHOWN)]
+    more = f", and {len(skipped) - len(shown)} more" if len(skipped) > len(shown) else ""
+    what = "1 branch is" if len(skipped) == 1 else f"{len(skipped)} branches are"
+    return [f"{what} left out: {', '.join(shown)}{more}"]
 
 
 def _order_columns(vector: VectorSettings, columns: Mapping[str, ColumnType]) -> list[str]:
