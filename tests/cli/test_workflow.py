@@ -184,7 +184,7 @@ def test_without_labels_an_autoencoder_is_trained_and_that_is_said(work, capsys)
         (["--files=files.txt", "--params=nan.json"], "setting 'nan' must be NaN or 0 .*; got -1"),
         (["--files=files.txt", "--model=nowhere.py"], r"model file nowhere\.py: there is no such file"),
         (["--files=files.txt", "--model=broken.py"], r"model file broken\.py: line 1: "),
-        (["--files=files.txt", "--labels=1,0", "--test=keras"], "the Keras example comes with a later version"),
+        (["--files=files.txt", "--labels=1,0", "--test=caffe"], "'--test' must be 'pytorch' or 'keras'; got 'caffe'"),
         (["--files=files.txt", "--dtype=csv"], r"\.root: line \d+: "),
         (["--files=files.txt", "--dtype=xls"], "setting 'dtype' must be one of 'root', 'parquet', .*; got 'xls'"),
         (["--files=files.txt", "--preproc=p.py"], "p.py: there is no such file"),
@@ -208,8 +208,8 @@ def test_wrong_input_is_one_line_that_says_what_would_be_right(work, capsys, arg
 @pytest.mark.parametrize("asked", [["--verbose=2"], ["--params=loud.json"]])
 def test_the_traceback_is_there_when_it_is_asked_for(work, asked):
     Path("loud.json").write_text('{"verbose": 2}')
-    with pytest.raises(SettingError, match="Keras example"):
-        main(["--files=files.txt", "--test=keras", *asked])
+    with pytest.raises(SettingError, match="'pytorch' or 'keras'"):
+        main(["--files=files.txt", "--test=caffe", *asked])
 
 
 @pytest.mark.slow

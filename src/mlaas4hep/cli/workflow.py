@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--checksums", default="", help="file as sha256sum writes it: every input file is compared once")
     add("--fout", default="", help="where the trained model goes: NAME.tar.gz, or a folder")
-    add("--test", default="", help="train a built-in example: pytorch (keras: not yet)")
+    add("--test", default="", help="train a built-in example: pytorch or keras")
     add("--verbose", type=int, default=0, help="2 shows the traceback of an error")
     return parser
 

@@ -92,7 +92,7 @@ class WorkflowOptions:
     specs : str
         Specs to use; empty to make them.
     test : str
-        ``pytorch`` trains the built-in example; empty for none.
+        ``pytorch`` or ``keras`` trains the built-in example; empty for none.
     fout : str
         Where the bundle goes; empty for nowhere.
     dtype : str
@@ -189,8 +189,8 @@ def run_workflow(options: WorkflowOptions, say: Say, progress: Progress | None =
 
 def _refuse_what_comes_later(options: WorkflowOptions) -> None:
     """Refuse what the original can and this version cannot yet."""
-    if options.test not in ("", "pytorch"):
-        raise SettingError("--test", "'pytorch' (the Keras example comes with a later version)", options.test)
+    if options.test not in ("", "pytorch", "keras"):
+        raise SettingError("--test", "'pytorch' or 'keras'", options.test)
     if options.model and options.test:
         raise SettingError("--test", "left out where there is a --model", options.test)
     if options.fout and not (options.model or options.test):

@@ -234,6 +234,34 @@ def test_weights_change_what_is_learned(make, tmp_path):
     assert mean_prediction(4) == pytest.approx(0.8, abs=0.07)
 
 
+def xgboost_trees():
+    return {"n_estimators": 5, "learning_rate": 1.0, "nthread": 1}
+
+
+def sklearn_trees():
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    return HistGradientBoostingClassifier(max_iter=5, learning_rate=1.0)
+
+
+@pytest.mark.parametrize("trees", [xgboost_trees, sklearn_trees])
+def test_trees_learn_from_absence_and_so_does_their_graph(trees, tmp_path):
+    events = toy_events(400)
+    mask = np.zeros_like(events.mask)
+    mask[:, 1] = events.y == 1
+    x = np.zeros_like(events.x)  # so that 0 where present and 0 where absent look alike
+    trainer = trainer_for(trees(), Task(5, 2), "toy.py")
+    trainer.check()
+    fit(trainer, ToyBatches(events._replace(x=x, mask=mask), seed=1), tmp_path, epochs=1)
+    graph, output = trainer.to_onnx()
+    p = trainer.predict(x, mask)
+    assert (p[:, 1] > 0.9).tolist() == mask[:, 1].tolist()
+    as_it_is = Encoding(tuple(Feature(f"f{place}", False, 1) for place in range(5)))
+    session = open_session(complete_graph(graph, as_it_is, output, 2))
+    raw = np.where(mask, np.float32(np.nan), x)
+    assert session.run(None, {FEATURES: raw})[0] == pytest.approx(p, abs=1e-6)
+
+
 @pytest.mark.parametrize("framework", ["xgboost", "sklearn-batches", "sklearn-at-once"])
 def test_negative_weights_are_refused_where_they_cannot_be_learned_from(framework, tmp_path):
     events = toy_events(100)

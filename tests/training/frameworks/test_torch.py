@@ -273,7 +273,10 @@ def test_a_lightning_module_brings_its_loss_optimiser_and_scheduler(tmp_path, co
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (lambda: lightning_module(lambda optimiser: optimiser, loss=False, step=True), "training_step is not called here"),
+        (
+            lambda: lightning_module(lambda optimiser: optimiser, loss=False, step=True),
+            "training_step is not called here",
+        ),
         (lambda: lightning_module(lambda optimiser: [optimiser, optimiser]), "2 optimisers; right is one"),
         (lambda: lightning_module(lambda optimiser: 1 / 0), "configure_optimizers fails: ZeroDivisionError"),
     ],

@@ -43,6 +43,7 @@ BUILT_IN = {
     "trees": BuiltIn(f"{HERE}.trees", settings.Trees, "boosted trees, of XGBoost"),
     "parametrised": BuiltIn(f"{HERE}.parametrised", settings.Parametrised, "dense layers, with a mass or the like"),
     "autoencoder": BuiltIn(f"{HERE}.autoencoder", settings.Autoencoder, "anomaly detection, without labels"),
+    "keras": BuiltIn(f"{HERE}.keras_example", settings.NoSettings, "the example of workflow.py --test=keras"),
     "pytorch": BuiltIn(f"{HERE}.pytorch_example", settings.NoSettings, "the example of workflow.py --test=pytorch"),
 }
 """Name → what there is to know of it."""
