@@ -130,3 +130,17 @@ def test_the_workers_of_a_data_loader_give_every_event_once(dataset: mlaas4hep.D
     loader = DataLoader(tensors, batch_size=None, num_workers=2, multiprocessing_context="forkserver")
     loaded = sorted(x.sum().item() for batch in loader for x in batch[0])
     assert loaded == pytest.approx(sorted(x.sum() for batch in dataset.stream(shuffle=False) for x in batch.x))
+
+
+def test_an_epoch_can_be_chosen_and_begins_with_its_first_batch(tmp_path: Path) -> None:
+    path = write_tree_file(tmp_path / "f.root", make_events(1000, seed=3), range(100, 1000, 100))
+    stream = mlaas4hep.open(path).stream(batch_size=64, pool_bytes=10_000, run_bytes=3000)
+    epochs = [[batch.id["entry"].tolist() for batch in stream] for _ in range(3)]
+    stream.set_epoch(1)
+    batches = iter(stream)
+    assert [next(batches).id["entry"].tolist() for _ in range(3)] == epochs[1][:3]
+    stream.set_epoch(1)
+    assert [batch.id["entry"].tolist() for batch in stream] == epochs[1]
+    assert [batch.id["entry"].tolist() for batch in stream] == epochs[2]
+    with pytest.raises(SettingError, match="setting 'epoch' must be an integer ≥ 0"):
+        stream.set_epoch(-1)

@@ -136,6 +136,13 @@ class EventStream:
         stream.epoch = self.epoch
         return stream
 
+    def set_epoch(self, epoch: int) -> None:
+        """Begin with an epoch, from its first batch, wherever the stream is now."""
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise SettingError("epoch", "an integer ≥ 0", epoch)
+        self.epoch = epoch
+        self._position = Position(epoch)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position behind the batch that was given last, as plain values: enough to go on in the middle of an epoch.
 
