@@ -13,7 +13,9 @@ import mlaas4hep
 from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.bundle.verify import verify_bundle
 from mlaas4hep.errors import SettingError
+from mlaas4hep.inference.client import TFaaSClient
 from mlaas4hep.inference.predictor import predict_files
+from mlaas4hep.inference.server import serve_in_process
 from mlaas4hep.streaming.splitting import Split, event_identity
 from mlaas4hep.training.k_fold import train_k_fold
 from mlaas4hep.training.workflow import train
@@ -60,3 +62,9 @@ def test_every_event_of_a_k_fold_is_scored_by_the_model_that_was_tested_on_it(
     expected = np.choose(folds, [part[:, 1] for part in parts])
     np.testing.assert_allclose(rows["probability_1"], expected, atol=1e-6)
     assert np.abs(parts[0] - parts[1]).max() > 1e-3
+    with serve_in_process(tmp_path / "models") as server:
+        client = TFaaSClient(server.url)
+        client.upload_bundle(tmp_path / "folds.tar.gz")
+        event = uproot.open(higgs_files[1])["Events"].arrays(BRANCHES, entry_stop=1)[0].to_list()
+        served = client.predict(keys=list(event), values=list(event.values()), model="folds")
+    assert served[1] == pytest.approx(np.mean(parts, axis=0)[0, 1], abs=1e-6)
