@@ -8,6 +8,7 @@ import json
 import awkward as ak
 import numpy as np
 import onnxruntime
+import pyarrow.parquet as pq
 import pytest
 import torch
 import uproot
@@ -16,6 +17,7 @@ from torch import nn
 import mlaas4hep
 from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.errors import LabelError, SettingError
+from mlaas4hep.inference.predictor import predict_files
 from mlaas4hep.streaming.splitting import Split, event_identity
 from mlaas4hep.training.evaluation import evaluate
 from mlaas4hep.training.k_fold import divided, train_k_fold
@@ -112,6 +114,16 @@ def test_the_bundle_gives_each_fold_its_model_and_everybody_else_the_mean(traine
     assert np.abs(by_fold - offline).max() < 1e-5
 
 
+def test_predict_scores_each_event_with_the_model_that_has_not_seen_it(trained, class_files, tmp_path):
+    done = predict_files(trained.bundle, class_files, tmp_path / "scores.parquet")
+    assert (done.events, done.unproven) == (3000, 0)
+    table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
+    scored = dict(zip(zip(table["run"], table["event"], strict=True), table["probability_ggH"], strict=True))
+    ids, probabilities = trained.sample.id, trained.sample.probabilities
+    offline = [scored[int(i["run"]), int(i["event"])] for i in ids]
+    assert np.abs(np.array(offline) - probabilities[:, 1]).max() < 1e-5
+
+
 def test_the_manifest_says_how_a_fold_is_found(trained):
     k_fold = trained.manifest.to_dict()["k_fold"]
     assert k_fold == {
@@ -122,6 +134,7 @@ def test_the_manifest_says_how_a_fold_is_found(trained):
         "kind": "identifiers",
     }
     assert {f"folds/{f}/{n}" for f in range(3) for n in ("model.onnx", "encoding.json")} <= set(trained.manifest.sha256)
+    assert {"report.html", "roc.png", "scores.png"} <= set(trained.manifest.sha256)
     assert trained.manifest.data["split"]["folds"] == 3
     assert "fold" not in trained.manifest.data["split"]
 
@@ -182,3 +195,5 @@ def test_what_cannot_be_divided_is_said_at_once(dataset, class_files):
         train_k_fold(dataset, folds=1)
     with pytest.raises(LabelError, match="a k-fold needs labels"):
         train_k_fold(mlaas4hep.open(class_files, **CHOICE))
+    with pytest.raises(SettingError, match="'model' must be one that draws no parameter"):
+        train_k_fold(dataset, "parametrised")

@@ -7,7 +7,6 @@ from the others. Together the test parts are all events: every event counts in t
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,20 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph
-from mlaas4hep.bundle.k_fold import KFold
-from mlaas4hep.bundle.k_fold_graph import common_encoding, common_graph, common_places, mean_graph
 from mlaas4hep.bundle.manifest import Manifest
-from mlaas4hep.bundle.preprocessing import preprocessing_copy
-from mlaas4hep.bundle.session import open_session
-from mlaas4hep.bundle.writer import TOLERANCE, BundleContent, check_target, json_bytes, write_bundle
-from mlaas4hep.errors import BundleError, LabelError
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.bundle.writer import check_target
+from mlaas4hep.errors import LabelError, SettingError
 from mlaas4hep.streaming.splitting import Split
 from mlaas4hep.training.evaluation import Evaluation, evaluate
+from mlaas4hep.training.k_fold_bundle import write_k_fold
 from mlaas4hep.training.performance import Performance, judge, judged_classes
+from mlaas4hep.training.report import report_of
 from mlaas4hep.training.sample import Sample, predict_events
 from mlaas4hep.training.significance import Yields, add_yields, best_cut, count_above
 from mlaas4hep.training.workflow import TrainingParams, TrainingResult, train
@@ -39,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KFoldResult", "divided", "train_k_fold"]
 
-COMPARED_EVENTS = 10_000
+TRAINING_EVENTS = 50_000  # of all folds together, for the over-training check
 
 
 @dataclass(frozen=True)
@@ -83,9 +77,11 @@ def train_k_fold(
     *,
     folds: int = 5,
     validation: float | None = None,
+    model_settings: Mapping[str, object] | None = None,
     params: TrainingParams | Mapping[str, object] | None = None,
     out: str | Path | None = None,
     checkpoints: str | Path | None = None,
+    resume: bool = False,
     description: str = "",
     progress: Progress | None = None,
     background_uncertainty: float = 0.0,
@@ -102,12 +98,14 @@ def train_k_fold(
         How many; at least 2.
     validation : float, optional
         Fraction of all events that stops each training and chooses its epoch and its cut; that of the dataset's split if not given.
-    params, description, progress
+    model_settings, params, description, progress
         As for :func:`~mlaas4hep.training.workflow.train`.
     out : str or Path, optional
         Where the bundle goes: ``NAME.tar.gz``, or a folder.
     checkpoints : str or Path, optional
         Folder that gets a folder of checkpoints for each fold: ``0``, ``1``, …
+    resume : bool
+        Whether each fold goes on from its newest checkpoint, where there is one.
     background_uncertainty : float
         Systematic uncertainty of the background as a share of it, for the significance.
 
@@ -124,14 +122,24 @@ def train_k_fold(
     """
     if not dataset.classes:
         raise LabelError("a k-fold needs labels; without them no fold's test events could be judged")
+    if model == "parametrised":
+        raise SettingError("model", "one that draws no parameter, for a k-fold", model)
     parts = divided(dataset, folds, validation)
     if out is not None:
         check_target(Path(out))
-    results, samples, cuts = [], [], []
+    results, samples, trained, cuts = [], [], [], []
     for fold, part in enumerate(parts):
         own = model if isinstance(model, (str, Path)) else copy.deepcopy(model)
         folder = None if checkpoints is None else Path(checkpoints) / str(fold)
-        result = train(part, own, params=params, checkpoints=folder, progress=progress)
+        result = train(
+            part,
+            own,
+            model_settings=model_settings,
+            params=params,
+            checkpoints=folder,
+            resume=resume,
+            progress=progress,
+        )
         test = predict_events(part, result.trainer.predict, "test")
         if test is None:
             raise LabelError(f"fold {fold} of {folds} has no event; take fewer folds")
@@ -139,8 +147,11 @@ def train_k_fold(
         cuts.append(_yields(test, chosen, part.split, len(dataset.classes), background_uncertainty))
         results.append(result)
         samples.append(test)
+        seen = predict_events(part, result.trainer.predict, "train", limit=TRAINING_EVENTS // folds)
+        trained += [] if seen is None else [seen]
     sample = Sample.joined(samples)
-    performance = judge(sample, dataset.classes)
+    seen = Sample.joined(trained)
+    performance = judge(sample, dataset.classes, train=seen)
     evaluations = tuple(evaluate(one.probabilities, one.y, one.weight, dataset.classes) for one in samples)
     metrics: dict[str, Any] = {
         "test": performance.to_dict(),
@@ -153,7 +164,19 @@ def train_k_fold(
         metrics["test"]["against_rest"][dataset.classes[index]]["best_cut"] = _joint(cuts, place)
     manifest = None
     if out is not None:
-        manifest = _write(Path(out), parts, results, metrics, description)
+        page = report_of(
+            performance,
+            sample,
+            dataset.classes,
+            train=seen,
+            metrics=metrics,
+            title=f"{check_target(Path(out))}: {folds} folds",
+            facts={
+                "Classes": ", ".join(dataset.classes),
+                "Events": f"{len(sample):,}, each judged by a model that has not seen it",
+            },
+        )
+        manifest = write_k_fold(Path(out), parts, [one.trainer for one in results], metrics, description, page.files)
     return KFoldResult(
         tuple(results), sample, performance, evaluations, metrics, None if out is None else Path(out), manifest
     )
@@ -214,105 +237,3 @@ def _scatter(evaluations: Sequence[Evaluation]) -> dict[str, float | None]:
         deviation = float(np.std([getattr(one, name) for one in evaluations], ddof=1))
         found[name] = deviation if np.isfinite(deviation) else None
     return found
-
-
-def _write(
-    target: Path,
-    parts: Sequence[Dataset],
-    results: Sequence[TrainingResult],
-    metrics: Mapping[str, Any],
-    description: str,
-) -> Manifest:
-    """Write the bundle of all folds."""
-    first = parts[0]
-    classes = len(first.classes)
-    encodings = [part.encoding for part in parts]
-    common = common_encoding(encodings)
-    graphs, files = [], {}
-    held_out = _raw_events(first, common)
-    for fold, (result, encoding) in enumerate(zip(results, encodings, strict=True)):
-        graph, output = result.trainer.to_onnx()
-        completed = common_graph(complete_graph(graph, encoding, output, classes), encoding, common)
-        _compare(completed, held_out, _raw_predict(result, encoding, common)(held_out), fold)
-        graphs.append(completed)
-        files[f"folds/{fold}/model.onnx"] = completed
-        files[f"folds/{fold}/encoding.json"] = json_bytes(encoding.to_dict())
-    models = [_raw_predict(result, encoding, common) for result, encoding in zip(results, encodings, strict=True)]
-
-    def mean(x: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-        raw = np.where(mask, np.float32(np.nan), x)
-        return np.asarray(sum(model(raw) for model in models) / np.float32(len(models)), np.float32)
-
-    identifiers = tuple(first.roles.identifiers)
-    k_fold = KFold(
-        len(parts), first.split.salt, identifiers=identifiers, kind="identifiers" if identifiers else "entry"
-    )
-    content = BundleContent(
-        graph=mean_graph(graphs, classes),
-        output=Output.PROBABILITIES,
-        encoding=common,
-        labels=first.classes,
-        specs=_specs(first),
-        framework=results[0].trainer.framework,
-        metrics=metrics,
-        data=_provenance(first),
-        training={"folds": len(parts), "validation": first.split.validation},
-        description=description or f"classes {', '.join(first.classes)}, mean of {len(parts)} folds",
-        files={**files, **preprocessing_copy(first.catalog.view.preprocessing)},
-        k_fold=k_fold,
-    )
-    return write_bundle(target, content, held_out, mean)
-
-
-def _raw_predict(result: TrainingResult, encoding: Encoding, common: Encoding) -> Any:
-    """Return what predicts a fold's framework model from raw values of all places."""
-    places = common_places(encoding, common)
-
-    def predict(raw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return result.trainer.predict(*encoding.scale_raw(raw[:, places]))
-
-    return predict
-
-
-def _raw_events(dataset: Dataset, common: Encoding) -> npt.NDArray[np.float32]:
-    """Return raw values of some thousand events, NaN where absent."""
-    parts: list[npt.NDArray[np.float32]] = []
-    for batch in dataset.stream(None, encoding=common, batch_size=4096, shuffle=True, weights="signed"):
-        parts.append(np.where(batch.mask, np.float32(np.nan), batch.x))
-        if sum(map(len, parts)) >= COMPARED_EVENTS:
-            break
-    return np.concatenate(parts)[:COMPARED_EVENTS]
-
-
-def _compare(graph: bytes, raw: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], fold: int) -> None:
-    """Check that the graph of a fold gives what its framework gives."""
-    with tempfile.TemporaryDirectory(prefix="mlaas4hep-fold-") as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(graph)
-        got = open_session(path).run(None, {FEATURES: raw})[0]
-    difference = float(np.abs(expected - got).max()) if expected.shape == got.shape else np.inf
-    if not difference <= TOLERANCE:
-        raise BundleError("model.onnx", f"graph and framework of fold {fold} differ by {difference:.2g}")
-
-
-def _specs(dataset: Dataset) -> dict[str, Any]:
-    """Return statistics of all events; every one of them is a training event of some fold."""
-    specs = dataset.specs
-    split = {name: value for name, value in dataset.split.to_dict().items() if name not in ("fold", "test")}
-    described = specs.to_dict()
-    described["train"] = {**specs.ranges.to_dict(), "events": specs.ranges.events}
-    if "source" in described:
-        described["source"] = {**described["source"], "split": split}
-    return described
-
-
-def _provenance(dataset: Dataset) -> dict[str, Any]:
-    """Return what the models were trained on; of the files the names, not where they lay."""
-    files = [
-        {"name": file.path.rsplit("/", 1)[-1], "uuid": file.uuid, "entries": file.entries}
-        for file in dataset.catalog.files
-    ]
-    split = {name: value for name, value in dataset.split.to_dict().items() if name not in ("fold", "test")}
-    events = sum(dataset.class_counts().values())
-    description = {**dataset.describe(), "files": files, "split": split}
-    return {**description, "excluded": dict(dataset.excluded), "events": {"all": events}}
