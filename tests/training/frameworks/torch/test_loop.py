@@ -388,3 +388,12 @@ def test_batches_are_what_they_are_when_the_share_of_waiting_is_told(learn):
     learn(module(), progress=told, epochs=1)
     assert 0 < told.results[0].waiting < 1
     assert isinstance(next(iter(ToyBatches(toy_events(3)))), ToyBatch)
+
+
+def test_a_compiled_module_learns_the_same_and_keeps_the_names_of_its_weights(learn):
+    plain, compiled = module(), module()
+    learn(plain, epochs=1)
+    with torch.compiler.set_stance("force_eager"):  # the compiler itself takes half a minute
+        learn(compiled, epochs=1, compile=True)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    assert torch.equal(weights(compiled), weights(plain))
