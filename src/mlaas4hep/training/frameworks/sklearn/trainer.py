@@ -145,7 +145,9 @@ class SklearnTrainer:
 
     def _try_nan(self) -> bool:
         """Return whether the estimator takes NaN and its ONNX gives the same: the converter knows it of some trees only."""
-        if self.task.kind == "reconstruction" or not get_tags(self.estimator).input_tags.allow_nan:
+        steps = getattr(self.estimator, "steps", None)  # a pipeline does not say what its first step takes
+        first = steps[0][1] if steps else self.estimator
+        if self.task.kind == "reconstruction" or not get_tags(first).input_tags.allow_nan:
             return False
         try:
             return self._difference(nan=True) <= TOLERANCE
