@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlaas4hep.errors import SettingError
-from mlaas4hep.inference.score_files import SCORE_FORMATS, read_about
+from mlaas4hep.inference.score_files import read_about
+from mlaas4hep.inference.score_formats import SCORE_FORMATS
 from mlaas4hep.streaming.retry import is_remote
 
 __all__ = ["ScoreTarget", "is_done", "targets_in", "the_target"]
@@ -60,7 +61,7 @@ def targets_in(folder: Path, inputs: Sequence[str], suffix: str, extension: str)
     suffix : str
         What is added to each name.
     extension : str
-        One of :data:`~mlaas4hep.inference.score_files.SCORE_FORMATS`.
+        One of :data:`~mlaas4hep.inference.score_formats.SCORE_FORMATS`.
 
     Raises
     ------
