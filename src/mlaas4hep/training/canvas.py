@@ -99,7 +99,7 @@ def spoken(name: str) -> str:
     return f"class {name}" if name.lstrip("-").isdigit() else name
 
 
-def class_name(name: str) -> str:
+def class_name(name: str, longest: int = 40) -> str:
     """Return a class's name as it is drawn.
 
     Examples
@@ -107,7 +107,7 @@ def class_name(name: str) -> str:
     >>> class_name("1"), class_name("VBF")
     ('class 1', 'VBF')
     """
-    return plain_text(spoken(name))
+    return plain_text(spoken(name), longest)
 
 
 def plain_text(text: str, longest: int = 40) -> str:

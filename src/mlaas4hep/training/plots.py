@@ -16,6 +16,7 @@ from mlaas4hep.training.evaluation import Evaluation, roc_curve
 __all__ = ["COLOURS", "draw_roc", "draw_scores"]
 
 BINS = 40
+LEGEND = 16  # letters of a name where two columns must fit
 CURVE_POINTS = 2000  # more than a picture has columns
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -99,7 +100,7 @@ def draw_scores(
             if len(classes) == 2:
                 axes.stairs(density, edges, fill=True, color=colour, alpha=0.25)
             line = LINES[index % len(LINES)]
-            axes.stairs(density, edges, color=colour, linestyle=line, label=f"{class_name(name)}, training")
+            axes.stairs(density, edges, color=colour, linestyle=line, label=f"{class_name(name, LEGEND)}, training")
             points, errors = _density(held_out, index, edges, len(classes))
             axes.errorbar(
                 (edges[1:] + edges[:-1]) / 2,
@@ -108,7 +109,7 @@ def draw_scores(
                 fmt=MARKERS[index % len(MARKERS)],
                 markersize=4,
                 color=colour,
-                label=f"{class_name(name)}, held out{_compared(agreement, name)}",
+                label=f"{class_name(name, LEGEND)}, held out{_compared(agreement, name)}",
             )
             top = max(top, float(np.nanmax([density, points], initial=0.0)))
         axes.set(xlim=(0, 1), ylim=(0, 1.45 * top or 1))
