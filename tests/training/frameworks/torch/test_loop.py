@@ -390,6 +390,7 @@ def test_batches_are_what_they_are_when_the_share_of_waiting_is_told(learn):
     assert isinstance(next(iter(ToyBatches(toy_events(3)))), ToyBatch)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_a_compiled_module_learns_the_same_and_keeps_the_names_of_its_weights(learn):
     plain, compiled = module(), module()

@@ -63,7 +63,7 @@ def train(rank: int, size: int, port: int, folder: Path, files: list[str], **cha
 
 def together(size: int, folder: Path, files: list[str], **changes: object) -> list[object]:
     """Return what the processes ended with: their results, or None of one that failed."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,4 +90,6 @@ if __name__ == "__main__":
 
     place, shared, whole = Path(sys.argv[1]), sys.argv[2:4], sys.argv[4:]
     ended = [together(size, place / f"of{size}", shared) for size in (1, 2)]
-    print(json.dumps([*ended, together(2, place / "whole", whole)]))
+    resumed = together(2, place / "of2", shared, resume=True)
+    alone = together(1, place / "of2", shared, resume=True)
+    print(json.dumps([*ended, together(2, place / "whole", whole), resumed, alone]))
