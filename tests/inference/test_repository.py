@@ -183,7 +183,7 @@ def break_file(folder: Path, how: str) -> None:
         ("cut off", "not an ONNX model|cannot be loaded"),
         ("other width", "encoding.json has 1 places"),
         ("encoding", "encoding.json is damaged"),
-        ("width 0", "gives branch 'x' 0 places"),
+        ("width 0", "encoding.json has 0 places"),
         ("labels", "3 labels and 2 values"),
         ("no labels", "'labels.txt' cannot be read"),
         ("not text", "not UTF-8"),
