@@ -50,8 +50,9 @@ def make_trainer(returned: object, task: Task, source: str) -> XGBoostTrainer:
 class XGBoostTrainer:
     """Boosts trees.
 
-    Events are read twice or more from the stream and kept, binned, in files: memory does not grow with their number. What an epoch is
-    elsewhere is here a share of the boosting rounds, so that ``epochs`` says how often results are shown and ``patience`` counts in these.
+    Events are read twice or more from the stream and kept, binned, in files. Memory grows by 0.3 kB an event of 125 places (measured with
+    200,000 and 600,000 events), of which the values alone would be 0.5 kB. What an epoch is elsewhere is here a share of the boosting rounds, so
+    that ``epochs`` says how often results are shown and ``patience`` counts in these.
 
     Parameters
     ----------
