@@ -136,7 +136,6 @@ def test_what_is_wrong_is_said_with_name_rule_value_and_line(tmp_path, line, sai
             r"'vector.layout' must be .*line 3|'vector.max_objects.Jett' .*line 3",
         ),
         ("split: {test: 0.6, validation: 0.5}", r"split.test \+ split.validation' must be less than 1.*line 3"),
-        ("split: {folds: 3}", r"'split.fold' must be an integer from 0 to 2; got None"),
         ("split: {folds: 3, fold: 3}", r"'split.fold' must be an integer from 0 to 2; got 3 .*line 3"),
         ("split: {folds: 3, fold: 0, test: 0.2}", r"'split.test' must be left out .*line 3"),
         (

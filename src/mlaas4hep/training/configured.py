@@ -17,6 +17,7 @@ from mlaas4hep.training.models import BUILT_IN
 if TYPE_CHECKING:
     from mlaas4hep.streaming.dataset import Dataset
     from mlaas4hep.training.frameworks.base import Progress
+    from mlaas4hep.training.k_fold import KFoldResult
     from mlaas4hep.training.workflow import TrainingResult
 
 __all__ = ["RESOLVED", "ConfiguredTraining", "describe_dataset", "open_configured", "train_configured"]
@@ -32,14 +33,14 @@ class ConfiguredTraining:
 
     Parameters
     ----------
-    result : TrainingResult
+    result : TrainingResult or KFoldResult
     folder : Path
         The output folder.
     files : tuple of Path
         What was written there.
     """
 
-    result: TrainingResult
+    result: TrainingResult | KFoldResult
     folder: Path
     files: tuple[Path, ...]
 
@@ -116,32 +117,44 @@ def train_configured(
     MLaaS4HEPError
         As :func:`mlaas4hep.training.workflow.train` does.
     """
-    from mlaas4hep.training.workflow import train
+    from mlaas4hep.training.workflow import TrainingResult
 
     output = configuration.output
     folder = Path(output.folder)
     bundle = folder / f"{output.name}.tar.gz"
     if resume and not output.checkpoints:
         raise SettingError("output.checkpoints", "true where a training is to be resumed", output.checkpoints)
+    common: dict[str, Any] = {
+        "model_settings": configuration.model_settings,
+        "params": configuration.training,
+        "out": bundle,
+        "checkpoints": folder / "checkpoints" if output.checkpoints else None,
+        "resume": resume,
+        "description": output.description,
+        "progress": progress,
+    }
     with configuration.explaining():
         _prepare(folder)
-        result = train(
-            dataset,
-            configuration.model,
-            model_settings=configuration.model_settings,
-            params=configuration.training,
-            out=bundle,
-            checkpoints=folder / "checkpoints" if output.checkpoints else None,
-            description=output.description,
-            resume=resume,
-            settings=configuration.to_dict(public=True),
-            progress=progress,
-        )
-    write_atomically(folder / RESOLVED, configuration.to_yaml().encode())
+        result = _train(configuration, dataset, common)
     metrics = json.dumps(result.metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / "metrics.json", metrics.encode())
-    files = (bundle, folder / "metrics.json", folder / RESOLVED, *result.save_plots(folder / "plots"))
-    return ConfiguredTraining(result, folder, files)
+    pages = result.files if isinstance(result, TrainingResult) else {}
+    contents = {"metrics.json": metrics.encode(), RESOLVED: configuration.to_yaml().encode(), **pages}
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    plots: list[Path] = result.save_plots(folder / "plots") if isinstance(result, TrainingResult) else []
+    return ConfiguredTraining(result, folder, (bundle, *(folder / name for name in contents), *plots))
+
+
+def _train(configuration: Configuration, dataset: Dataset, common: dict[str, Any]) -> TrainingResult | KFoldResult:
+    """Train one model, or those of a k-fold."""
+    split = configuration.split
+    if split.folds is not None and split.fold is None:
+        from mlaas4hep.training.k_fold import train_k_fold
+
+        return train_k_fold(dataset, configuration.model, folds=split.folds, validation=split.validation, **common)
+    from mlaas4hep.training.workflow import train
+
+    return train(dataset, configuration.model, settings=configuration.to_dict(public=True), **common)
 
 
 def _split(configuration: Configuration) -> Any:
@@ -153,8 +166,8 @@ def _split(configuration: Configuration) -> Any:
         return Split(test=test, validation=split.validation, salt=split.salt, fold=split.fold)
     if split.test is not None:
         raise SettingError("split.test", f"left out where split.folds is set (it is 1/{split.folds})", split.test)
-    if split.fold is None:
-        raise SettingError("split.fold", f"an integer from 0 to {split.folds - 1}", split.fold)
+    if split.fold is None:  # all of them: each training divides the events for itself
+        return Split(test=1 / split.folds, validation=split.validation, salt=split.salt)
     return Split.k_fold(split.folds, split.fold, validation=split.validation, salt=split.salt)
 
 

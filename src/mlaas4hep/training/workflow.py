@@ -11,7 +11,7 @@ import dataclasses
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,8 @@ class TrainingResult:
         Where the bundle was written.
     manifest : Manifest or None
         Of that bundle.
+    files : mapping of str to bytes
+        File name → content of what else was made to be read: ``report.html``.
     """
 
     trainer: Trainer
@@ -80,6 +82,7 @@ class TrainingResult:
     plots: Mapping[str, bytes]
     bundle: Path | None
     manifest: Manifest | None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def __str__(self) -> str:
         best = self.history.epochs[self.history.best_epoch - 1]
@@ -226,7 +229,16 @@ def train(
 
         manifest = write_bundle(target, content, reading.held_out_values(events), predict)
     return TrainingResult(
-        trainer, history, verdict.evaluation, verdict.regression, events, metrics, verdict.plots, target, manifest
+        trainer,
+        history,
+        verdict.evaluation,
+        verdict.regression,
+        events,
+        metrics,
+        verdict.plots,
+        target,
+        manifest,
+        verdict.files,
     )
 
 
