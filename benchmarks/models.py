@@ -20,7 +20,7 @@ RUNS: dict[str, list[str]] = {
     "mlp": ["training.epochs=12"],
     "deep_sets": [SPREAD, "training.epochs=12"],
     "trees": [],
-    "transformer": [SPREAD, "model.pairs=true", "model.dropout=0.1", "model.learning_rate=5e-4", "training.epochs=10"],
+    "transformer": [SPREAD, "training.epochs=16", "training.batch_size=256"],
 }
 SPLIT = ["split.test=0.2", "split.validation=0.1"]
 
