@@ -30,7 +30,7 @@ def test_the_example_trains(work, tmp_path, capsys):
     assert re.search(r"train: [\d,]+ events \(background: [\d,]+, signal: [\d,]+\)", shown)
     assert re.search(r"epoch \d of 2: AUC 0\.\d+ ± ", shown)
     trained = tmp_path / "trained"
-    assert {"model.tar.gz", "metrics.json", "config.resolved.yaml", "plots", "checkpoints"} <= {
+    assert {"model.tar.gz", "metrics.json", "config.resolved.yaml", "report.html", "plots", "checkpoints"} == {
         path.name for path in trained.iterdir()
     }
     metrics = json.loads((trained / "metrics.json").read_text())
@@ -130,3 +130,11 @@ def test_an_own_model_gets_its_settings(work, tmp_path, capsys):
     assert not (tmp_path / "trained" / "checkpoints").exists()
     assert main(["train", *work, *quick, "model=mine.py", "model.widht=6"]) == 2
     assert "no setting 'model.widht'; nearest: 'model.width'" in capsys.readouterr().err
+
+
+def test_a_k_fold_makes_one_bundle_of_k_models(work, tmp_path, capsys):
+    assert main(["train", *work, *QUICK, "training.epochs=1", "split.folds=2", "output.folder=folds"]) == 0
+    assert re.search(r"2 folds: AUC 0\.\d+ ± .* on [\d,]+ events", capsys.readouterr().out)
+    metrics = json.loads((tmp_path / "folds" / "metrics.json").read_text())
+    assert metrics["test"]["events"] == 3000
+    assert (tmp_path / "folds" / "model.tar.gz").is_file()
