@@ -44,6 +44,10 @@ RECORDED_PACKAGES = (
     "onnxscript",
     "torch",
     "lightning",
+    "keras",
+    "xgboost-cpu",
+    "scikit-learn",
+    "skl2onnx",
     "uproot",
     "awkward",
 )

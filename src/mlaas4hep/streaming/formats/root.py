@@ -235,9 +235,7 @@ class _NtupleLayout:
         self._source.prefetch(self._pages.places(start, stop, [self._fields[name] for name in columns]))
 
 
-_OWN_MODELS = [
-    (kind, dict(kind.known_versions)) for kind in uproot.classes.values() if hasattr(kind, "known_versions")
-]
+_OWN_MODELS = [(kind, dict(kind.known_versions)) for kind in uproot.classes.values() if hasattr(kind, "known_versions")]
 """uproot's own models of ROOT's classes, by version."""
 
 
