@@ -20,7 +20,7 @@ from inputs import HIGGS, HIGGS_LABELS, tiled
 from measure import Work, measure_and_report
 
 import mlaas4hep
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 
 CHUNK = 2500
 

@@ -28,7 +28,7 @@ from measure import describe_run, interleave, median_ratio, write_result
 from torch import nn
 
 import mlaas4hep
-from mlaas4hep.streaming.batch import Batch
+from mlaas4hep.streaming.stream.batch import Batch
 from mlaas4hep.training.frameworks.base import FitSettings, NoProgress, Task
 from mlaas4hep.training.frameworks.torch.loop import fit
 from mlaas4hep.training.frameworks.torch.objective import choose_objective

@@ -104,7 +104,7 @@ def held_out_events(dataset: Dataset, count: int, seed: int = 0) -> list[HeldOut
     seed : int
         What the drawing follows from.
     """
-    from mlaas4hep.streaming.reading import OpenFiles
+    from mlaas4hep.streaming.stream.reading import OpenFiles
 
     batch = next(iter(dataset.stream("test", batch_size=count, seed=seed)))
     files = OpenFiles(dataset.catalog)

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mlaas4hep.bundle.graph import Output
 from mlaas4hep.bundle.writer import BundleContent
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 
 ENCODING = Encoding(
     (Feature("MET_pt", False, 1, shift=10.0, scale=0.01), Feature("Jet_pt", True, 2, shift=20.0, scale=0.02))

@@ -22,7 +22,7 @@ from mlaas4hep.bundle.torch_graph import torch_module
 from mlaas4hep.bundle.verify import read_examples, verify_bundle
 from mlaas4hep.bundle.writer import write_bundle
 from mlaas4hep.errors import BundleError, SettingError
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 from mlaas4hep.training.frameworks.torch.export import to_onnx, trace
 
 from .conftest import ENCODING, predict

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mlaas4hep.bundle.graph import Output, complete_graph
 from mlaas4hep.errors import BundleError
-from mlaas4hep.streaming.block import KernelPlan, pack
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.block import KernelPlan, pack
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.objects import Collection
 from mlaas4hep.streaming.formats.base import Column
-from mlaas4hep.streaming.objects import Collection
 
 FLOAT32 = st.floats(width=32, allow_nan=True, allow_infinity=True)
 

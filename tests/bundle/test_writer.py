@@ -13,8 +13,8 @@ import pytest
 from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.bundle.writer import check_target, write_bundle
 from mlaas4hep.errors import BundleError, ModelNameError
-from mlaas4hep.streaming.encoding import Encoding, Feature
-from mlaas4hep.streaming.objects import Collection
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.objects import Collection
 
 from .conftest import WEIGHTS, linear_graph, predict
 

@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import make_events, write_tree_file
 
 from mlaas4hep.cli.reader import main
-from mlaas4hep.streaming.specs import Specs
+from mlaas4hep.streaming.statistics.specs import Specs
 
 DATA = Path(__file__).parent.parent / "data"
 NANO = DATA / "nanoAOD_2015_CMS_Open_Data_ttbar.root"

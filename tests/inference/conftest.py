@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mlaas4hep.bundle.archive import pack
 from mlaas4hep.inference.client import TFaaSClient
 from mlaas4hep.inference.server import ServerProcess, serve_in_process
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 
 ENCODING = Encoding(
     (

@@ -13,8 +13,8 @@ from tests.inference.conftest import ENCODING
 
 from mlaas4hep.errors import FeatureError
 from mlaas4hep.inference.features import PLANS, FeatureReader
-from mlaas4hep.streaming.encoding import Encoding, Feature
-from mlaas4hep.streaming.objects import Collection
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.objects import Collection
 
 READER = FeatureReader("higgs", ENCODING)
 NAN = float("nan")

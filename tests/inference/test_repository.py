@@ -22,7 +22,7 @@ from mlaas4hep.bundle.writer import write_bundle as write_training_bundle
 from mlaas4hep.errors import BundleError, ModelNameError, ModelNotFoundError, RequestError, SettingError
 from mlaas4hep.inference import staging
 from mlaas4hep.inference.repository import Repository
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 
 HOSTILE_NAMES = [
     "",

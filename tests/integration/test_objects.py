@@ -9,9 +9,9 @@ import torch
 
 import mlaas4hep
 from mlaas4hep.bundle.graph import Output, complete_graph
-from mlaas4hep.streaming.encoding import Encoding
-from mlaas4hep.streaming.objects import flat_of, objects_of
-from mlaas4hep.streaming.vector import VectorSettings
+from mlaas4hep.streaming.encoding.encoding import Encoding
+from mlaas4hep.streaming.encoding.objects import flat_of, objects_of
+from mlaas4hep.streaming.encoding.vector import VectorSettings
 from mlaas4hep.training.frameworks.torch.export import to_onnx, trace
 
 

@@ -18,8 +18,8 @@ from mlaas4hep.errors import (
     SourceError,
     TreeNotFoundError,
 )
+from mlaas4hep.streaming.access.sources import expand_files, read_list
 from mlaas4hep.streaming.labels import Labels, parse_labels
-from mlaas4hep.streaming.sources import expand_files, read_list
 from mlaas4hep.streaming.splitting import Split
 
 

@@ -29,7 +29,7 @@ from mlaas4hep.bundle.graph import Output
 from mlaas4hep.bundle.writer import BundleContent, write_bundle
 from mlaas4hep.cli import main, workflow
 from mlaas4hep.errors import SourceError
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 from mlaas4hep.streaming.formats import open_reader
 
 DATA = Path(__file__).parent.parent / "data"

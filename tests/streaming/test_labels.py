@@ -13,7 +13,7 @@ from mlaas4hep.errors import BranchTypeError, LabelError, SettingError
 from mlaas4hep.streaming.formats import open_reader
 from mlaas4hep.streaming.formats.base import Column
 from mlaas4hep.streaming.labels import Labels, Targets, is_expression, parse_labels
-from mlaas4hep.streaming.selection import EventSelection, SelectedReader
+from mlaas4hep.streaming.selecting.selection import EventSelection, SelectedReader
 
 
 def flat(values: Any, dtype: Any = None) -> Column:

@@ -19,8 +19,8 @@ from tests.conftest import make_events, write_tree_file
 
 import mlaas4hep
 from mlaas4hep.errors import MLaaS4HEPError, SourceError
+from mlaas4hep.streaming.access.idle_readers import MOST_IDLE
 from mlaas4hep.streaming.formats import EXTENSIONS, open_reader
-from mlaas4hep.streaming.idle_readers import MOST_IDLE
 
 ALL = sorted(EXTENSIONS)
 

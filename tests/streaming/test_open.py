@@ -15,7 +15,7 @@ from tests.conftest import make_events, write_tree_file
 
 import mlaas4hep
 from mlaas4hep.errors import BranchesDifferError, ExpressionError, LabelError, SettingError
-from mlaas4hep.streaming.selection import EventSelection
+from mlaas4hep.streaming.selecting.selection import EventSelection
 
 SMALL = {"run_bytes": 4000, "pool_bytes": 40_000, "batch_size": 64}
 

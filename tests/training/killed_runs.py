@@ -121,7 +121,7 @@ def position(note: str, per_epoch: int) -> int:
 
 
 if __name__ == "__main__":
-    import mlaas4hep.streaming.stream
+    import mlaas4hep.streaming.stream.stream
     import mlaas4hep.training.frameworks.torch.loop
     import mlaas4hep.training.frameworks.torch.trainer  # noqa: F401
 

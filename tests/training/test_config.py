@@ -10,10 +10,10 @@ import yaml
 
 import mlaas4hep
 from mlaas4hep.errors import SettingError, SourceError, UnknownSettingError
-from mlaas4hep.streaming.retry import RetryPolicy
+from mlaas4hep.streaming.access.retry import RetryPolicy
 from mlaas4hep.streaming.splitting import Split
-from mlaas4hep.streaming.stream_settings import StreamSettings
-from mlaas4hep.streaming.weighting import Weighting
+from mlaas4hep.streaming.stream.stream_settings import StreamSettings
+from mlaas4hep.streaming.weights.weighting import Weighting
 from mlaas4hep.training.config import GROUPS
 from mlaas4hep.training.config_example import example_configuration
 from mlaas4hep.training.configuration import read_configuration

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import mlaas4hep
-from mlaas4hep.streaming.encoding import Encoding, Feature
-from mlaas4hep.streaming.objects import Collection
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.objects import Collection
 from mlaas4hep.training.evaluation import area_under_roc
 from mlaas4hep.training.importance import RawEvents, branch_groups, permutation_importance, raw_events
 from mlaas4hep.training.plots_inputs import draw_importance, draw_input, input_edges

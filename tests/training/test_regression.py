@@ -7,7 +7,7 @@ import pytest
 
 import mlaas4hep
 from mlaas4hep.bundle.reader import Bundle
-from mlaas4hep.streaming.batch import Batch
+from mlaas4hep.streaming.stream.batch import Batch
 from mlaas4hep.training.regression import TargetScaling, evaluate_values
 from mlaas4hep.training.workflow import train
 

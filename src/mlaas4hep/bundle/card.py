@@ -12,7 +12,7 @@ from typing import Any
 
 from mlaas4hep.bundle.graph import FEATURES
 from mlaas4hep.bundle.manifest import Manifest
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 
 __all__ = ["escaped", "model_card"]
 

@@ -21,7 +21,7 @@ from mlaas4hep.errors import BundleError
 if TYPE_CHECKING:
     import onnx
 
-    from mlaas4hep.streaming.encoding import Encoding
+    from mlaas4hep.streaming.encoding.encoding import Encoding
 
 __all__ = ["FEATURES", "PROBABILITIES", "VALUES", "Output", "complete_graph", "output_name"]
 

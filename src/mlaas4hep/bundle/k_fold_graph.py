@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mlaas4hep.bundle.graph import FEATURES
 from mlaas4hep.errors import BundleError
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 
 __all__ = ["common_encoding", "common_graph", "common_places", "mean_graph"]
 
@@ -36,7 +36,7 @@ def common_encoding(encodings: Sequence[Encoding]) -> Encoding:
 
     Examples
     --------
-    >>> from mlaas4hep.streaming.encoding import Feature
+    >>> from mlaas4hep.streaming.encoding.encoding import Feature
     >>> common_encoding([Encoding((Feature("Jet_pt", True, w, scale=0.1),)) for w in (1, 3)]).columns
     ('Jet_pt_0', 'Jet_pt_1', 'Jet_pt_2')
     """

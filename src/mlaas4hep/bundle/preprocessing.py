@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlaas4hep.streaming.preprocessing import Preprocessing
+    from mlaas4hep.streaming.selecting.preprocessing import Preprocessing
 
 __all__ = ["PREPROCESSING_FILE", "preprocessing_copy"]
 

@@ -18,7 +18,7 @@ from mlaas4hep.bundle.k_fold import UNPROVEN, KFold
 from mlaas4hep.bundle.manifest import Manifest, file_sha256
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import BundleError, FeatureError
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 
 if TYPE_CHECKING:
     import onnxruntime

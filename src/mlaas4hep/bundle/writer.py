@@ -29,7 +29,7 @@ from mlaas4hep.bundle.manifest import Manifest, Parity, file_sha256, installed_v
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.bundle.verify import EXAMPLES_FILE, examples_json
 from mlaas4hep.errors import BundleError, ModelNameError
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 
 __all__ = ["ARCHIVE_SUFFIXES", "TOLERANCE", "BundleContent", "check_target", "json_bytes", "write_bundle"]
 

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlaas4hep.streaming.cache_folder import CachedDataset
+    from mlaas4hep.streaming.cache.cache_folder import CachedDataset
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> None:
     from mlaas4hep.cli.console import show_table
-    from mlaas4hep.streaming.cache_folder import CacheFolder
+    from mlaas4hep.streaming.cache.cache_folder import CacheFolder
 
     cache = CacheFolder.existing(arguments.folder)
     datasets = cache.datasets()
@@ -72,7 +72,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    from mlaas4hep.streaming.cache_folder import CacheFolder
+    from mlaas4hep.streaming.cache.cache_folder import CacheFolder
 
     pruned = CacheFolder.existing(arguments.folder).prune(
         older_than=arguments.older_than,

@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Read the files and show what was found."""
     from mlaas4hep.cli.branch_table import show_branches, sorted_branches
     from mlaas4hep.cli.console import progress_of_events
+    from mlaas4hep.streaming.access.sources import DEFAULT_REDIRECTOR, find_files, read_list
     from mlaas4hep.streaming.inspection import inspect_files
-    from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, find_files, read_list
 
     redirector = arguments.redirector or DEFAULT_REDIRECTOR
     with progress_of_events("Reading") as progress:

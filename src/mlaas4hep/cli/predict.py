@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from mlaas4hep.cli.console import progress_of_events
     from mlaas4hep.inference.predictor import predict_files
-    from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, expand_files
+    from mlaas4hep.streaming.access.sources import DEFAULT_REDIRECTOR, expand_files
 
     redirector = arguments.redirector or DEFAULT_REDIRECTOR
     files = [file for name in arguments.files for file in expand_files(name, redirector)]

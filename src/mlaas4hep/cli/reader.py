@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlaas4hep.streaming.dataset import Dataset
     from mlaas4hep.streaming.inspection import Inspection
-    from mlaas4hep.streaming.specs import Specs
+    from mlaas4hep.streaming.statistics.specs import Specs
 
 __all__ = ["main"]
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     _check(options)
-    from mlaas4hep.streaming.specs import Specs
+    from mlaas4hep.streaming.statistics.specs import Specs
 
     known = Specs.read(options.specs) if options.specs else None
     inspection = _inspect(options) if options.hists or (options.info and known is None) else None
@@ -92,7 +92,7 @@ def _inspect(options: argparse.Namespace) -> tuple[Inspection, str]:
 def _open(options: argparse.Namespace, specs: Specs | None = None) -> Dataset:
     """Open the files as a dataset; the branches are those of the specs where none are named."""
     import mlaas4hep
-    from mlaas4hep.streaming.sources import read_list
+    from mlaas4hep.streaming.access.sources import read_list
 
     choice = _what_to_read(options)
     if specs is not None and choice["branches"] is None:
@@ -102,7 +102,7 @@ def _open(options: argparse.Namespace, specs: Specs | None = None) -> Dataset:
 
 
 def _what_to_read(options: argparse.Namespace) -> dict[str, Any]:
-    from mlaas4hep.streaming.sources import read_list
+    from mlaas4hep.streaming.access.sources import read_list
 
     return {
         "tree": options.branch,
@@ -120,8 +120,8 @@ def _what_to_read(options: argparse.Namespace) -> dict[str, Any]:
 def _show_inspection(options: argparse.Namespace, inspection: Inspection, memory: str) -> None:
     from mlaas4hep.cli.branch_table import show_branches, sorted_branches
     from mlaas4hep.cli.console import on_terminal
+    from mlaas4hep.streaming.access.sources import read_list
     from mlaas4hep.streaming.inspection.first_pass import info_lines
-    from mlaas4hep.streaming.sources import read_list
 
     if options.json:
         print(json.dumps(inspection.to_dict(), allow_nan=False))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlaas4hep.streaming.specs_diff import SpecsChange
+    from mlaas4hep.streaming.statistics.specs_diff import SpecsChange
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare the files; 1 if something changed."""
     from mlaas4hep.errors import SettingError
-    from mlaas4hep.streaming.specs import Specs
-    from mlaas4hep.streaming.specs_diff import compare_specs
+    from mlaas4hep.streaming.statistics.specs import Specs
+    from mlaas4hep.streaming.statistics.specs_diff import compare_specs
 
     if not 0 <= arguments.tolerance < 1:
         raise SettingError("tolerance", "a number ≥ 0 and < 1", arguments.tolerance)

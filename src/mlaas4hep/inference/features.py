@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.errors import FeatureError, nearest_names, quoted
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 
 __all__ = ["FeatureReader", "Rows"]
 
@@ -75,7 +75,7 @@ class FeatureReader:
 
     Examples
     --------
-    >>> from mlaas4hep.streaming.encoding import Feature
+    >>> from mlaas4hep.streaming.encoding.encoding import Feature
     >>> encoding = Encoding((Feature("MET_pt", jagged=False, width=1), Feature("Jet_pt", jagged=True, width=3)))
     >>> reader = FeatureReader("higgs", encoding)
     >>> reader.read(["Jet_pt", "MET_pt"], [[[52.0, 33.0], 120.5]]).values

@@ -10,13 +10,13 @@ from typing import Any, Literal
 from mlaas4hep.bundle.preprocessing import PREPROCESSING_FILE
 from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.errors import BranchNotFoundError, BranchTypeError, BundleError, SettingError
+from mlaas4hep.streaming.access.faults import OnBadFile
+from mlaas4hep.streaming.access.sources import DEFAULT_REDIRECTOR
 from mlaas4hep.streaming.dataset import Dataset
 from mlaas4hep.streaming.expressions import parse
-from mlaas4hep.streaming.faults import OnBadFile
 from mlaas4hep.streaming.open_dataset import open_dataset
-from mlaas4hep.streaming.preprocessing import Preprocessing
-from mlaas4hep.streaming.selection import EventSelection
-from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR
+from mlaas4hep.streaming.selecting.preprocessing import Preprocessing
+from mlaas4hep.streaming.selecting.selection import EventSelection
 
 __all__ = ["SELECTED", "open_for_bundle"]
 

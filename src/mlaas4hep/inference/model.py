@@ -21,7 +21,7 @@ from mlaas4hep.inference import runtimes
 from mlaas4hep.inference.features import FeatureReader
 from mlaas4hep.inference.parameters import read_parameters
 from mlaas4hep.inference.runtimes import Runtime, RuntimeFailure, Tensor
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 
 __all__ = ["Model"]
 

@@ -23,13 +23,13 @@ from mlaas4hep.inference.inputs import open_for_bundle
 from mlaas4hep.inference.score_files import open_score_file, remove_leftovers
 from mlaas4hep.inference.score_targets import ScoreTarget, is_done, targets_in, the_target
 from mlaas4hep.inference.scoring import ScoredRun, Scorer
+from mlaas4hep.streaming.access.losses import LossReport
 from mlaas4hep.streaming.catalog import Run
 from mlaas4hep.streaming.dataset import Dataset
-from mlaas4hep.streaming.losses import LossReport
-from mlaas4hep.streaming.lumi_mask import LumiMask
-from mlaas4hep.streaming.reading import LostRun, read_ahead
-from mlaas4hep.streaming.scan import RUN_BYTES
-from mlaas4hep.streaming.selection import LUMINOSITY_COLUMNS
+from mlaas4hep.streaming.selecting.lumi_mask import LumiMask
+from mlaas4hep.streaming.selecting.selection import LUMINOSITY_COLUMNS
+from mlaas4hep.streaming.statistics.scan import RUN_BYTES
+from mlaas4hep.streaming.stream.reading import LostRun, read_ahead
 
 __all__ = ["PredictionSummary", "open_for_bundle", "predict_files"]
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from mlaas4hep.errors import SettingError
 from mlaas4hep.inference.score_files import read_about
 from mlaas4hep.inference.score_formats import SCORE_FORMATS
-from mlaas4hep.streaming.retry import is_remote
+from mlaas4hep.streaming.access.retry import is_remote
 
 __all__ = ["ScoreTarget", "is_done", "targets_in", "the_target"]
 

@@ -15,14 +15,14 @@ from mlaas4hep.bundle.reader import Bundle
 from mlaas4hep.errors import SettingError
 from mlaas4hep.inference.inputs import SELECTED
 from mlaas4hep.inference.score_files import score_names
-from mlaas4hep.streaming.block import KernelPlan, pack
 from mlaas4hep.streaming.catalog import Run
 from mlaas4hep.streaming.dataset import Dataset
+from mlaas4hep.streaming.encoding.block import KernelPlan, pack
 from mlaas4hep.streaming.expressions.values import truth
 from mlaas4hep.streaming.formats import Column
-from mlaas4hep.streaming.lumi_mask import LumiMask
-from mlaas4hep.streaming.reading import LoadedRun, LostRun
-from mlaas4hep.streaming.selection import LUMINOSITY_COLUMNS
+from mlaas4hep.streaming.selecting.lumi_mask import LumiMask
+from mlaas4hep.streaming.selecting.selection import LUMINOSITY_COLUMNS
+from mlaas4hep.streaming.stream.reading import LoadedRun, LostRun
 
 __all__ = ["ScoredRun", "Scorer"]
 

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.streaming.alignment import Alignment, Settled
-from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults
+from mlaas4hep.streaming.access.faults import BAD_FILE_ERRORS, Faults
+from mlaas4hep.streaming.access.idle_readers import IdleReaders
+from mlaas4hep.streaming.access.losses import Loss, LossReport
+from mlaas4hep.streaming.access.opening import Opener, size_of
+from mlaas4hep.streaming.access.sources import SourceFile
 from mlaas4hep.streaming.formats import ColumnType, Reader
-from mlaas4hep.streaming.idle_readers import IdleReaders
-from mlaas4hep.streaming.losses import Loss, LossReport
-from mlaas4hep.streaming.opening import Opener, size_of
-from mlaas4hep.streaming.sources import SourceFile
-from mlaas4hep.streaming.view import View
+from mlaas4hep.streaming.selecting.alignment import Alignment, Settled
+from mlaas4hep.streaming.selecting.view import View
 
 __all__ = ["Catalog", "CatalogFile", "Run", "build_catalog"]
 

@@ -15,33 +15,33 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.errors import SettingError, SourceError
-from mlaas4hep.streaming.block import KernelPlan, pack
+from mlaas4hep.streaming.access.losses import LossReport
 from mlaas4hep.streaming.catalog import Catalog
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.block import KernelPlan, pack
+from mlaas4hep.streaming.encoding.encoding import Encoding
+from mlaas4hep.streaming.encoding.vector import VectorSettings
 from mlaas4hep.streaming.features import BranchRoles
 from mlaas4hep.streaming.identity import Identity
 from mlaas4hep.streaming.labels import Labels
-from mlaas4hep.streaming.losses import LossReport
-from mlaas4hep.streaming.passes import find_separating_features, learn_dataset_weights
-from mlaas4hep.streaming.prepared import EventRules
-from mlaas4hep.streaming.reading import loaded_runs
-from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES, Progress, count_folds, scan_specs
-from mlaas4hep.streaming.selection import EventSelection
-from mlaas4hep.streaming.separation import THRESHOLD, Separation
-from mlaas4hep.streaming.specs import Specs
+from mlaas4hep.streaming.selecting.selection import EventSelection
 from mlaas4hep.streaming.splitting import FOLDS, Fold, Split
-from mlaas4hep.streaming.stream import Batch, EventStream, StreamSettings
+from mlaas4hep.streaming.statistics.passes import find_separating_features, learn_dataset_weights
+from mlaas4hep.streaming.statistics.scan import QUEUE_BYTES, RUN_BYTES, Progress, count_folds, scan_specs
+from mlaas4hep.streaming.statistics.separation import THRESHOLD, Separation
+from mlaas4hep.streaming.statistics.specs import Specs
+from mlaas4hep.streaming.stream.prepared import EventRules
+from mlaas4hep.streaming.stream.reading import loaded_runs
+from mlaas4hep.streaming.stream.stream import Batch, EventStream, StreamSettings
 from mlaas4hep.streaming.targets import Targets
-from mlaas4hep.streaming.vector import VectorSettings
-from mlaas4hep.streaming.weighting import Weighting
-from mlaas4hep.streaming.weights import Weights
+from mlaas4hep.streaming.weights.weighting import Weighting
+from mlaas4hep.streaming.weights.weights import Weights
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from mlaas4hep.streaming.export import Layout as TableLayout
-    from mlaas4hep.streaming.keras_dataset import KerasEventDataset
-    from mlaas4hep.streaming.torch_dataset import TorchEventDataset
+    from mlaas4hep.streaming.adapters.export import Layout as TableLayout
+    from mlaas4hep.streaming.adapters.keras_dataset import KerasEventDataset
+    from mlaas4hep.streaming.adapters.torch_dataset import TorchEventDataset
 
 __all__ = ["Dataset"]
 
@@ -270,7 +270,7 @@ class Dataset:
         encoding : Encoding, optional
             Another event vector than this dataset's own.
         **settings
-            Of :class:`~mlaas4hep.streaming.stream.StreamSettings`: ``batch_size``, ``shuffle``, ``seed``, ``drop_last``, …
+            Of :class:`~mlaas4hep.streaming.stream.stream.StreamSettings`: ``batch_size``, ``shuffle``, ``seed``, ``drop_last``, …
 
         Raises
         ------
@@ -300,7 +300,7 @@ class Dataset:
         fold, **settings
             As in :meth:`stream`.
         """
-        from mlaas4hep.streaming.torch_dataset import TorchEventDataset
+        from mlaas4hep.streaming.adapters.torch_dataset import TorchEventDataset
 
         return TorchEventDataset(self.stream(fold, **settings), pin_memory=pin_memory)
 
@@ -314,7 +314,7 @@ class Dataset:
         fold, **settings
             As in :meth:`stream`.
         """
-        from mlaas4hep.streaming.keras_dataset import KerasEventDataset
+        from mlaas4hep.streaming.adapters.keras_dataset import KerasEventDataset
 
         return KerasEventDataset(self.stream(fold, **settings), sum(self.class_counts(fold).values()), masks=masks)
 
@@ -322,7 +322,7 @@ class Dataset:
         self, fold: Fold | None = None, *, layout: TableLayout = "columns", **settings: Any
     ) -> pyarrow.RecordBatchReader:
         """Return one epoch as a ``pyarrow.RecordBatchReader``: a column for each place of the vector, or one ``x`` with ``layout="vector"``."""
-        from mlaas4hep.streaming.export import to_arrow
+        from mlaas4hep.streaming.adapters.export import to_arrow
 
         return to_arrow(self.stream(fold, **settings), layout=layout)
 
@@ -336,7 +336,7 @@ class Dataset:
         **settings: Any,
     ) -> int:
         """Write one epoch to a Parquet file, which is there when it is whole; return the number of events."""
-        from mlaas4hep.streaming.export import to_parquet
+        from mlaas4hep.streaming.adapters.export import to_parquet
 
         return to_parquet(self.stream(fold, **settings), path, layout=layout, compression=compression)
 

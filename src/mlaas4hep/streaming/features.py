@@ -9,7 +9,7 @@ from typing import Literal
 
 from mlaas4hep.errors import BranchNotFoundError, BranchTypeError, SettingError, quoted
 from mlaas4hep.streaming.formats.base import Reader
-from mlaas4hep.streaming.selection import SelectedReader
+from mlaas4hep.streaming.selecting.selection import SelectedReader
 
 __all__ = ["GENERATOR_LEVEL", "BranchRoles", "GeneratorLevel", "choose_features", "is_generator_level"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.errors import LabelError
+from mlaas4hep.streaming.access.sources import is_list_file, read_list
 from mlaas4hep.streaming.formats.base import Column
-from mlaas4hep.streaming.sources import is_list_file, read_list
 from mlaas4hep.streaming.targets import Targets, entry_at
 
 __all__ = ["Labels", "Targets", "is_expression", "parse_labels"]

@@ -10,33 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from mlaas4hep.errors import SettingError, SourceError
-from mlaas4hep.streaming.alignment import Alignment, MissingBranch
+from mlaas4hep.streaming.access.checksums import Checksums
+from mlaas4hep.streaming.access.faults import BAD_FILE_ERRORS, Faults, OnBadFile
+from mlaas4hep.streaming.access.idle_readers import signature_of
+from mlaas4hep.streaming.access.losses import Loss, LossReport
+from mlaas4hep.streaming.access.opening import Opener, size_of
+from mlaas4hep.streaming.access.retry import RetryPolicy
+from mlaas4hep.streaming.access.sources import DEFAULT_REDIRECTOR, SourceFile, find_files, read_list
 from mlaas4hep.streaming.catalog import build_catalog
-from mlaas4hep.streaming.checksums import Checksums
-from mlaas4hep.streaming.cross_sections import weighting_of_some_files
 from mlaas4hep.streaming.dataset import Dataset
-from mlaas4hep.streaming.encoding import Layout
-from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults, OnBadFile
+from mlaas4hep.streaming.encoding.encoding import Layout
+from mlaas4hep.streaming.encoding.normalisation import Normalisation
+from mlaas4hep.streaming.encoding.vector import Clip, VectorSettings
 from mlaas4hep.streaming.features import GeneratorLevel, choose_features
 from mlaas4hep.streaming.formats import ColumnType, Reader, format_of
 from mlaas4hep.streaming.identity import IDENTIFIERS
-from mlaas4hep.streaming.idle_readers import signature_of
 from mlaas4hep.streaming.labels import Labels, LabelValue, is_expression, parse_labels
-from mlaas4hep.streaming.losses import Loss, LossReport
-from mlaas4hep.streaming.lumi_mask import LumiMask
-from mlaas4hep.streaming.normalisation import Normalisation
-from mlaas4hep.streaming.opening import Opener, size_of
-from mlaas4hep.streaming.preprocessing import Preprocessing
-from mlaas4hep.streaming.retry import RetryPolicy
-from mlaas4hep.streaming.scan import label_values
-from mlaas4hep.streaming.selection import EventSelection
-from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files, read_list
-from mlaas4hep.streaming.specs import Specs
+from mlaas4hep.streaming.selecting.alignment import Alignment, MissingBranch
+from mlaas4hep.streaming.selecting.lumi_mask import LumiMask
+from mlaas4hep.streaming.selecting.preprocessing import Preprocessing
+from mlaas4hep.streaming.selecting.selection import EventSelection
+from mlaas4hep.streaming.selecting.view import View
 from mlaas4hep.streaming.splitting import Split
+from mlaas4hep.streaming.statistics.scan import label_values
+from mlaas4hep.streaming.statistics.specs import Specs
 from mlaas4hep.streaming.targets import Targets
-from mlaas4hep.streaming.vector import Clip, VectorSettings
-from mlaas4hep.streaming.view import View
-from mlaas4hep.streaming.weighting import Weighting
+from mlaas4hep.streaming.weights.cross_sections import weighting_of_some_files
+from mlaas4hep.streaming.weights.weighting import Weighting
 
 __all__ = ["open_dataset"]
 
@@ -120,7 +120,7 @@ def open_dataset(
         Branch or expression with the weight of an event, or settings by name (``cross_sections``, ``negative``, ``balance_classes``, …): see
         docs/weights.md.
     normalisation, clip, layout, max_objects, order_by, collections
-        What the event vector shall be, as :class:`~mlaas4hep.streaming.vector.VectorSettings` and docs/encoding.md say.
+        What the event vector shall be, as :class:`~mlaas4hep.streaming.encoding.vector.VectorSettings` and docs/encoding.md say.
     preproc : str, Path or Preprocessing, optional
         A Python file with ``def preprocessing(rec)``, which changes the columns of events before anything else sees them. It is executed.
     missing_branch : {"error", "fill", "intersect"}

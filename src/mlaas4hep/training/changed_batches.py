@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from mlaas4hep.streaming.batch import Batch
-from mlaas4hep.streaming.stream import EventStream
+from mlaas4hep.streaming.stream.batch import Batch
+from mlaas4hep.streaming.stream.stream import EventStream
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.dataset import Dataset

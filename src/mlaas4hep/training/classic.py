@@ -30,7 +30,7 @@ from mlaas4hep.settings import (
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.dataset import Dataset
-    from mlaas4hep.streaming.specs import Specs
+    from mlaas4hep.streaming.statistics.specs import Specs
     from mlaas4hep.training.frameworks.base import Progress
     from mlaas4hep.training.workflow import TrainingResult
 
@@ -198,8 +198,8 @@ def _refuse_what_comes_later(options: WorkflowOptions) -> None:
 
 
 def _open(options: WorkflowOptions, params: WorkflowParams) -> Dataset:
+    from mlaas4hep.streaming.access.sources import DEFAULT_REDIRECTOR
     from mlaas4hep.streaming.open_dataset import open_dataset
-    from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR
     from mlaas4hep.streaming.splitting import Split
 
     return open_dataset(
@@ -223,7 +223,7 @@ def _open(options: WorkflowOptions, params: WorkflowParams) -> Dataset:
 
 def _with_specs(dataset: Dataset, named: str, say: Say) -> Dataset:
     """Return the dataset with the specs that were named, or that lie in the working folder and fit, or that are made now."""
-    from mlaas4hep.streaming.specs import Specs
+    from mlaas4hep.streaming.statistics.specs import Specs
 
     path = Path(named or GLOBAL_SPECS)
     if named or path.is_file():
@@ -248,8 +248,8 @@ def _with_specs(dataset: Dataset, named: str, say: Say) -> Dataset:
 def _make_specs(dataset: Dataset, say: Say) -> Specs:
     """Read every file once, write the specs of each and of all, and say how fast it was."""
     from mlaas4hep.streaming.identity import Identity
-    from mlaas4hep.streaming.scan import scan_specs
-    from mlaas4hep.streaming.specs import merge_specs
+    from mlaas4hep.streaming.statistics.scan import scan_specs
+    from mlaas4hep.streaming.statistics.specs import merge_specs
 
     parts: list[Specs] = []
     taken: set[str] = set()

@@ -56,7 +56,7 @@ def open_configured(configuration: Configuration) -> Dataset:
         As :func:`mlaas4hep.open` does.
     """
     import mlaas4hep
-    from mlaas4hep.streaming.retry import RetryPolicy
+    from mlaas4hep.streaming.access.retry import RetryPolicy
 
     data = dict(vars(configuration.data))
     if not data["files"]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 from mlaas4hep.training.evaluation import error_of_placements, placements
 from mlaas4hep.training.performance import judged_classes
 from mlaas4hep.training.sample import Predict
@@ -101,7 +101,7 @@ def branch_groups(encoding: Encoding) -> dict[str, tuple[int, ...]]:
 
     Examples
     --------
-    >>> from mlaas4hep.streaming.encoding import Feature
+    >>> from mlaas4hep.streaming.encoding.encoding import Feature
     >>> branch_groups(Encoding((Feature("MET_pt", False, 1), Feature("Jet_pt", True, 2))))
     {'MET_pt': (0,), 'Jet_pt': (1, 2)}
     """

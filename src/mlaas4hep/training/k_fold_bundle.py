@@ -18,7 +18,7 @@ from mlaas4hep.bundle.preprocessing import preprocessing_copy
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.bundle.writer import TOLERANCE, BundleContent, json_bytes, write_bundle
 from mlaas4hep.errors import BundleError
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.dataset import Dataset

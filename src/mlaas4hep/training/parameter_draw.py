@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.errors import LabelError, SettingError, nearest_names, quoted
-from mlaas4hep.streaming.batch import Batch
 from mlaas4hep.streaming.identity import Identity
 from mlaas4hep.streaming.splitting import entry_identity, event_identity
+from mlaas4hep.streaming.stream.batch import Batch
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.dataset import Dataset

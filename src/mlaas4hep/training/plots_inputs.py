@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 from mlaas4hep.training.canvas import COLOURS, LINES, Canvas, class_name, plain_text, to_png
 from mlaas4hep.training.importance import Importance, RawEvents
 

@@ -18,7 +18,7 @@ from mlaas4hep.training.regression import TargetScaling
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.dataset import Dataset
-    from mlaas4hep.streaming.encoding import Encoding
+    from mlaas4hep.streaming.encoding.encoding import Encoding
     from mlaas4hep.streaming.splitting import Fold
 
 __all__ = ["Reading", "count_events", "task_of"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlaas4hep.streaming.batch import Batch
+from mlaas4hep.streaming.stream.batch import Batch
 
 __all__ = ["RegressionEvaluation", "TargetEvaluation", "TargetScaling", "evaluate_values"]
 

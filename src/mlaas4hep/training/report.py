@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 from mlaas4hep.training.canvas import spoken
 from mlaas4hep.training.importance import MOST_ROWS, Importance, RawEvents, permutation_importance, raw_events
 from mlaas4hep.training.performance import Performance, judge

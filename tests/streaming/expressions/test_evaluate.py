@@ -18,7 +18,7 @@ from mlaas4hep.errors import ExpressionError
 from mlaas4hep.streaming.expressions import FUNCTIONS
 from mlaas4hep.streaming.expressions.plan import SelectionPlan
 from mlaas4hep.streaming.formats.base import Column, ColumnType
-from mlaas4hep.streaming.selection import EventSelection
+from mlaas4hep.streaming.selecting.selection import EventSelection
 
 Event = dict[str, Any]
 NAN = float("nan")

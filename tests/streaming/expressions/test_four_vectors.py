@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlaas4hep.errors import ExpressionError
 from mlaas4hep.streaming.formats.base import Column, ColumnType
-from mlaas4hep.streaming.selection import EventSelection
+from mlaas4hep.streaming.selecting.selection import EventSelection
 
 MEMBERS = ("pt", "eta", "phi", "mass")
 Object = tuple[float, float, float, float]

@@ -158,7 +158,7 @@ def test_any_text_is_read_or_refused_with_one_line(text: str) -> None:
 
 
 def test_nothing_of_pythons_own_is_reachable_by_name() -> None:
-    from mlaas4hep.streaming.selection import EventSelection
+    from mlaas4hep.streaming.selecting.selection import EventSelection
 
     for name in called_names():
         if name in ("None", "True", "False"):

@@ -14,7 +14,7 @@ from torch import nn
 from mlaas4hep.bundle.graph import FEATURES, complete_graph
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import ModelFileError, SettingError, TrainingError
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 from mlaas4hep.training.evaluation import area_under_roc
 from mlaas4hep.training.frameworks import trainer_for
 from mlaas4hep.training.frameworks.base import FitSettings, NoProgress, Task

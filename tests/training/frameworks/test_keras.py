@@ -8,7 +8,7 @@ import pytest
 from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import ModelFileError
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 from mlaas4hep.training.frameworks.base import FitSettings, NoProgress, Task
 from mlaas4hep.training.frameworks.keras.library import keras
 from mlaas4hep.training.frameworks.keras.trainer import make_trainer

@@ -9,7 +9,7 @@ from sklearn import ensemble, impute, linear_model, naive_bayes, neural_network,
 from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import ModelFileError, SettingError
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 from mlaas4hep.training.frameworks.base import FitSettings, NoProgress, Task
 from mlaas4hep.training.frameworks.sklearn.trainer import make_trainer
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from mlaas4hep.bundle.graph import FEATURES, Output, complete_graph
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import ModelFileError, TrainingError
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 from mlaas4hep.training.frameworks.base import FitSettings, NoProgress, Task
 from mlaas4hep.training.frameworks.torch.trainer import make_trainer
 

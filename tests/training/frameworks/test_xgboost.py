@@ -9,7 +9,7 @@ import xgboost
 from mlaas4hep.bundle.graph import FEATURES, complete_graph
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import ModelFileError
-from mlaas4hep.streaming.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
 from mlaas4hep.training.frameworks.base import FitSettings, NoProgress, Task
 from mlaas4hep.training.frameworks.xgboost.trainer import make_trainer
 

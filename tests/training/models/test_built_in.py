@@ -10,8 +10,8 @@ import mlaas4hep
 from mlaas4hep.bundle.graph import Output, complete_graph
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import SettingError, UnknownSettingError
-from mlaas4hep.streaming.encoding import Encoding, Feature
-from mlaas4hep.streaming.objects import Collection
+from mlaas4hep.streaming.encoding.encoding import Encoding, Feature
+from mlaas4hep.streaming.encoding.objects import Collection
 from mlaas4hep.training.frameworks import trainer_for
 from mlaas4hep.training.frameworks.base import Task
 from mlaas4hep.training.model_file import call_model
@@ -118,7 +118,7 @@ def test_pairs_get_the_angle_and_mass_that_physics_gives():
     seen = []
     pairs.network.register_forward_hook(lambda module, given, result: seen.append(given[0]))
     raw = events(20)
-    from mlaas4hep.streaming.objects import objects_of
+    from mlaas4hep.streaming.encoding.objects import objects_of
 
     x, mask = (torch.from_numpy(values) for values in ENCODING.scale_raw(raw))
     bias = pairs(objects_of(ENCODING, x, mask))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import uproot
 
 from mlaas4hep.errors import MLaaS4HEPError, SourceError, TreeNotFoundError
+from mlaas4hep.streaming.access.retry import is_remote
 from mlaas4hep.streaming.formats.base import Column, ColumnType
 from mlaas4hep.streaming.formats.files import empty_column, open_local, reason
 from mlaas4hep.streaming.formats.root_baskets import BasketBranch, basket_branch, places_of, read_baskets
@@ -24,7 +25,6 @@ from mlaas4hep.streaming.formats.root_bytes import LocalBytes, RootBytes
 from mlaas4hep.streaming.formats.root_pages import NtupleField, Pages, ntuple_field
 from mlaas4hep.streaming.formats.root_remote import RemoteBytes, drop_handle, remote_options
 from mlaas4hep.streaming.formats.root_types import form_column, tree_column
-from mlaas4hep.streaming.retry import is_remote
 
 __all__ = ["RootReader"]
 

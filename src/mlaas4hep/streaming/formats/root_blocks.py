@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from mlaas4hep.streaming.timing import stage
+from mlaas4hep.streaming.stream.timing import stage
 
 __all__ = ["decompress"]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from mlaas4hep.streaming.timing import count_bytes
+from mlaas4hep.streaming.stream.timing import count_bytes
 
 __all__ = ["LocalBytes", "Place", "RootBytes", "check_within"]
 

@@ -15,9 +15,9 @@ from contextlib import suppress
 from typing import Any
 
 from mlaas4hep.errors import MissingExtraError
-from mlaas4hep.streaming.credentials import client_options
+from mlaas4hep.streaming.access.credentials import client_options
 from mlaas4hep.streaming.formats.root_bytes import Place, check_within
-from mlaas4hep.streaming.timing import count_bytes
+from mlaas4hep.streaming.stream.timing import count_bytes
 
 __all__ = ["RemoteBytes", "drop_handle", "open_remote", "remote_options"]
 

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 
 from mlaas4hep.errors import BranchNotFoundError, BranchTypeError, SettingError, SourceError
-from mlaas4hep.streaming.alignment import Alignment
+from mlaas4hep.streaming.access.checksums import Checksums
+from mlaas4hep.streaming.access.faults import BAD_FILE_ERRORS, Faults, OnBadFile
+from mlaas4hep.streaming.access.losses import Loss, LossReport
+from mlaas4hep.streaming.access.opening import Opener
+from mlaas4hep.streaming.access.retry import RetryPolicy
+from mlaas4hep.streaming.access.sources import DEFAULT_REDIRECTOR, SourceFile, find_files
 from mlaas4hep.streaming.catalog import Catalog, build_catalog
-from mlaas4hep.streaming.checksums import Checksums
-from mlaas4hep.streaming.faults import BAD_FILE_ERRORS, Faults, OnBadFile
 from mlaas4hep.streaming.features import is_generator_level
 from mlaas4hep.streaming.formats import Reader
 from mlaas4hep.streaming.identity import IDENTIFIERS
 from mlaas4hep.streaming.inspection.summary import BranchSummary, summarise_branch
-from mlaas4hep.streaming.losses import Loss, LossReport
-from mlaas4hep.streaming.opening import Opener
-from mlaas4hep.streaming.preprocessing import Preprocessing
-from mlaas4hep.streaming.reading import loaded_runs
-from mlaas4hep.streaming.retry import RetryPolicy
-from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES
-from mlaas4hep.streaming.sources import DEFAULT_REDIRECTOR, SourceFile, find_files
-from mlaas4hep.streaming.view import View
+from mlaas4hep.streaming.selecting.alignment import Alignment
+from mlaas4hep.streaming.selecting.preprocessing import Preprocessing
+from mlaas4hep.streaming.selecting.view import View
+from mlaas4hep.streaming.statistics.scan import QUEUE_BYTES, RUN_BYTES
+from mlaas4hep.streaming.stream.reading import loaded_runs
 
 __all__ = ["MAX_COMPARED", "InspectedFile", "Inspection", "inspect_files"]
 

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.streaming.dataset import Dataset
-from mlaas4hep.streaming.encoding import Encoding
+from mlaas4hep.streaming.encoding.encoding import Encoding
 from mlaas4hep.streaming.formats import Column, format_of
 from mlaas4hep.streaming.inspection.files import Inspection
-from mlaas4hep.streaming.reading import loaded_runs
-from mlaas4hep.streaming.scan import QUEUE_BYTES, RUN_BYTES
-from mlaas4hep.streaming.specs import Specs
+from mlaas4hep.streaming.statistics.scan import QUEUE_BYTES, RUN_BYTES
+from mlaas4hep.streaming.statistics.specs import Specs
+from mlaas4hep.streaming.stream.reading import loaded_runs
 
 __all__ = ["BranchRange", "MemoryUse", "ReadingRate", "holds_rows", "info_lines", "range_lines", "read_events", "rows"]
 

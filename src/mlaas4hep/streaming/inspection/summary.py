@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlaas4hep.streaming.formats.base import Column, ColumnType
 from mlaas4hep.streaming.inspection.bins import BinCounts, Histogram, count_values
-from mlaas4hep.streaming.statistics import BranchStatistics, summarise_column
+from mlaas4hep.streaming.statistics.statistics import BranchStatistics, summarise_column
 
 __all__ = ["BranchSummary", "summarise_branch"]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlaas4hep.bundle.graph import Output
 
 if TYPE_CHECKING:
-    from mlaas4hep.streaming.encoding import Encoding
+    from mlaas4hep.streaming.encoding.encoding import Encoding
 
 __all__ = [
     "Batches",

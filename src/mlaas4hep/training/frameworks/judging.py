@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.errors import SettingError, TrainingError
-from mlaas4hep.streaming.stream import EventStream
-from mlaas4hep.streaming.weights import refuse_negative
+from mlaas4hep.streaming.stream.stream import EventStream
+from mlaas4hep.streaming.weights.weights import refuse_negative
 from mlaas4hep.training.evaluation import evaluate
 from mlaas4hep.training.frameworks.base import Batches, EventBatch, FitSettings, Task
 

@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from mlaas4hep.streaming.encoding import Encoding
-from mlaas4hep.streaming.objects import flat_of, objects_of
+from mlaas4hep.streaming.encoding.encoding import Encoding
+from mlaas4hep.streaming.encoding.objects import flat_of, objects_of
 
 __all__ = ["DeepSets", "model"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from mlaas4hep.errors import SettingError
-from mlaas4hep.streaming.encoding import Encoding
-from mlaas4hep.streaming.objects import ObjectArrays
+from mlaas4hep.streaming.encoding.encoding import Encoding
+from mlaas4hep.streaming.encoding.objects import ObjectArrays
 
 __all__ = ["PairFeatures"]
 

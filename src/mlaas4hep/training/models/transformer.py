@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional
 
 from mlaas4hep.errors import SettingError
-from mlaas4hep.streaming.encoding import Encoding
-from mlaas4hep.streaming.objects import flat_of, objects_of
+from mlaas4hep.streaming.encoding.encoding import Encoding
+from mlaas4hep.streaming.encoding.objects import flat_of, objects_of
 from mlaas4hep.training.models.pairs import PairFeatures
 
 __all__ = ["Transformer", "model"]

@@ -84,7 +84,7 @@ def together(size: int, folder: Path, files: list[str], **changes: object) -> li
 
 
 if __name__ == "__main__":
-    import mlaas4hep.streaming.stream
+    import mlaas4hep.streaming.stream.stream
     import mlaas4hep.training.frameworks.torch.loop
     import mlaas4hep.training.frameworks.torch.trainer  # noqa: F401
 

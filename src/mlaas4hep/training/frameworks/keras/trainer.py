@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mlaas4hep.bundle.graph import Output
 from mlaas4hep.errors import ModelFileError
-from mlaas4hep.streaming.batch import Batch
+from mlaas4hep.streaming.stream.batch import Batch
 from mlaas4hep.training.frameworks.base import Batches, FitSettings, History, Progress, Task
 from mlaas4hep.training.frameworks.judging import refuse_what_is_torchs
 from mlaas4hep.training.frameworks.keras.export import to_onnx

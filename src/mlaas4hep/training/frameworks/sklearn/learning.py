@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlaas4hep.errors import SettingError, TrainingError
-from mlaas4hep.streaming.stream import EventStream
+from mlaas4hep.streaming.stream.stream import EventStream
 from mlaas4hep.training.frameworks.base import Batches, EpochResult, EventBatch, FitSettings, History, Progress, Task
 from mlaas4hep.training.frameworks.judging import Judgement, finite, judge, refuse_negative_weights_of
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mlaas4hep.bundle.graph import Output
 from mlaas4hep.bundle.session import open_session
 from mlaas4hep.errors import MissingExtraError, MLaaS4HEPError, ModelFileError
-from mlaas4hep.streaming.batch import Batch
+from mlaas4hep.streaming.stream.batch import Batch
 from mlaas4hep.training.frameworks.base import Batches, EventBatch, FitSettings, History, Progress, Task
 from mlaas4hep.training.frameworks.judging import refuse_negative_weights, refuse_what_is_torchs
 from mlaas4hep.training.frameworks.prediction import to_prediction

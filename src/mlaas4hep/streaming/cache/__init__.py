@@ -1,0 +1,1 @@
+"""Encoded events that are kept for later epochs."""

@@ -1,0 +1,1 @@
+"""Events as shuffled batches: the epoch, and where its runs come from."""
