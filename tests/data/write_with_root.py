@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import ROOT
 
 MACRO = r"""
 #include <ROOT/RField.hxx>
@@ -124,6 +123,8 @@ NO_NUMBERS = {"vv", "text", "maybe", "chars", "m22", "pair", "pair.x", "pair.n"}
 
 def write_what_root_reads(root: Path, path: Path) -> None:
     """Write content, and for lists the number of values of each event, of every column of numbers."""
+    import ROOT
+
     frame = ROOT.RDataFrame("Events", str(root))
     names = [str(name) for name in frame.GetColumnNames()]
     arrays = {}
@@ -143,6 +144,8 @@ def write_what_root_reads(root: Path, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    import ROOT
+
     folder = Path(sys.argv[1])
     ROOT.gInterpreter.Declare(MACRO)
     ROOT.write_ntuple(str(folder / "root-ntuple-zstd.root"), 120, 505, 25)
