@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,21 @@ import pytest
 MLAAS4HEP = Path(sys.executable).parent / "mlaas4hep"
 
 
+NOT_BASIC = ("scipy", "sklearn", "xgboost", "keras", "skl2onnx", "torchdata", "moto", "nbclient")
+"""Packages that the tests have and a user who installs the basic package has not."""
+
+
 def test_the_demo_runs_from_root_files_to_a_served_prediction(tmp_path: Path) -> None:
+    for package in NOT_BASIC:
+        (tmp_path / "not_there" / package).mkdir(parents=True)
+        (tmp_path / "not_there" / package / "__init__.py").write_text(f"raise ImportError('no {package}')\n")
     result = subprocess.run(
         [MLAAS4HEP, "demo", "--out", tmp_path / "out", "--epochs", "6"],
         capture_output=True,
         text=True,
         timeout=280,
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "not_there")},
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""

@@ -91,6 +91,7 @@ def draw_input(branch: str, encoding: Encoding, events: RawEvents, classes: Sequ
                     filled,
                     ax=axes,
                     density=True,
+                    w2method="sqrt",  # Garwood's intervals would need scipy
                     flow="none",
                     color=COLOURS[index % len(COLOURS)],
                     linestyle=LINES[index % len(LINES)],

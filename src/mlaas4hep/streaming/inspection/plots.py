@@ -109,6 +109,7 @@ def _draw(inspection: Inspection, branch: str, axes: Axes) -> None:
                     ax=axes,
                     density=bool(filled.sum(flow=True)),
                     yerr=False,
+                    w2method="sqrt",  # errors that are not drawn are worked out all the same, and would need scipy
                     flow="none",
                     color=COLOURS[place % len(COLOURS)],
                     label=Path(file.name).name,
