@@ -51,19 +51,23 @@ def run(arguments: argparse.Namespace) -> int:
     from mlaas4hep.cli.console import printable
     from mlaas4hep.training.configuration import read_configuration
     from mlaas4hep.training.configured import describe_dataset, open_configured, train_configured
+    from mlaas4hep.training.processes import is_first_process
 
     configuration = read_configuration(config, overrides)
     if arguments.dry_run:
         print(printable_lines(configuration.to_yaml()))
     dataset = open_configured(configuration)
-    with configuration.explaining():
-        describe_dataset(dataset, lambda line: print("\n".join(map(printable, line.splitlines()))))
+    if is_first_process():
+        with configuration.explaining():
+            describe_dataset(dataset, lambda line: print("\n".join(map(printable, line.splitlines()))))
     if arguments.dry_run:
         return 0
 
     from mlaas4hep.training.progress import progress_for
 
     done = train_configured(configuration, dataset, progress_for(), resume=arguments.resume)
+    if not is_first_process():
+        return 0
     print(done.result)
     for path in done.files:
         print(path)

@@ -13,6 +13,7 @@ from mlaas4hep.errors import SettingError, quoted
 from mlaas4hep.training.configuration import Configuration
 from mlaas4hep.training.constant_features import describe_constant_features
 from mlaas4hep.training.models import BUILT_IN
+from mlaas4hep.training.processes import is_first_process
 
 if TYPE_CHECKING:
     from mlaas4hep.streaming.dataset import Dataset
@@ -136,6 +137,8 @@ def train_configured(
     with configuration.explaining():
         _prepare(folder)
         result = _train(configuration, dataset, common)
+    if not is_first_process():
+        return ConfiguredTraining(result, folder, ())
     metrics = json.dumps(result.metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     pages = result.files if isinstance(result, TrainingResult) else {}
     contents = {"metrics.json": metrics.encode(), RESOLVED: configuration.to_yaml().encode(), **pages}

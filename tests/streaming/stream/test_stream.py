@@ -231,3 +231,12 @@ def test_raw_blocks_are_all_events_in_order_as_physical_values(two_files: list[s
     x, mask = dataset.encoding.scale_raw(raw)
     np.testing.assert_array_equal(x, batch.x)
     np.testing.assert_array_equal(mask, batch.mask)
+
+
+def test_small_files_are_cut_finer_where_several_processes_share_them(higgs_files: list[str]) -> None:
+    stream = mlaas4hep.open(higgs_files, labels=[1, 0]).stream()
+    shares = [stream.shard(rank, 4) for rank in range(4)]
+    found = Counter(entry for share in shares for entry in entries_of(list(share)))
+    assert found == Counter((file, entry) for file in range(2) for entry in range(24_000))
+    events = [share.report.events for share in shares]
+    assert min(events) > 0

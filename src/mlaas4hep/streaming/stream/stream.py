@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from mlaas4hep.errors import SettingError
 from mlaas4hep.streaming.access.losses import LossReport
 from mlaas4hep.streaming.cache.cache import CachedSupply
-from mlaas4hep.streaming.catalog import Catalog
+from mlaas4hep.streaming.catalog import Catalog, Run
 from mlaas4hep.streaming.encoding.encoding import Encoding
 from mlaas4hep.streaming.labels import Labels
 from mlaas4hep.streaming.stream.batch import Batch, BlockStore
@@ -36,6 +37,12 @@ from mlaas4hep.streaming.stream.workers import WorkerProcesses
 __all__ = ["Batch", "EventStream", "Position", "StreamSettings"]
 
 STATE_VERSION = 2
+
+RUNS_EACH = 4
+"""Runs of each group that every one of several processes should get."""
+
+SMALLEST_RUN = 2**16
+"""Bytes of a run below which sharing is not made finer."""
 
 NOT_OF_CONTENT = ("workers", "cache", "memory")
 """Settings that the batches do not depend on: what began with one value may go on with another."""
@@ -84,8 +91,7 @@ class EventStream:
         classes = max(1, len(rules.labels.classes))
         by_file = rules.labels.by_file if isinstance(rules.labels, Labels) else ()
         self._groups = by_file or (0,) * len(catalog.files)
-        runs = catalog.runs(settings.run_bytes, rules.columns, split=settings.memory is not None)
-        self._runs = share_of_runs(runs, self._groups, settings.rank, settings.world_size)
+        self._runs = share_of_runs(self._all_runs(), self._groups, settings.rank, settings.world_size)
         bytes_per_event = rules.encoding.width * 5 + 12 + rules.identity.dtype.itemsize
         block_events = max(settings.batch_size, settings.pool_bytes // bytes_per_event)
         # Balanced, a pool can become as many times as large as there are classes.
@@ -100,6 +106,19 @@ class EventStream:
         self._supply: Supply = (WorkerProcesses if settings.workers else InThisProcess)(catalog, rules, settings)
         if settings.cache is not None:
             self._supply = CachedSupply(self._supply, settings.cache, catalog, rules, settings)
+
+    def _all_runs(self) -> list[Run]:
+        """Cut the files into runs; into smaller ones, than clusters too, where there would be too few for every process to get some of each group."""
+        settings = self.settings
+        run_bytes = settings.run_bytes
+        while True:
+            split = settings.memory is not None or run_bytes < settings.run_bytes
+            runs = self.catalog.runs(run_bytes, self.rules.columns, split=split)
+            of_group = Counter(self._groups[run.file] for run in runs)
+            enough = min(of_group.values(), default=0) >= RUNS_EACH * settings.world_size
+            if settings.world_size == 1 or enough or run_bytes <= SMALLEST_RUN:
+                return runs
+            run_bytes //= 2
 
     @property
     def cut_values(self) -> int:
